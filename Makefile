@@ -1,0 +1,80 @@
+# Two commands are enough: `make up` starts Helix, `make test` runs its tests.
+# Both set up a virtual environment of their own first, from locked and hashed packages.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml | cksum | cut -d' ' -f1)
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up test lint types imports drift check lock schema diagram \
+	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Helix needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.installed-* && touch $@
+
+setup: $(STAMP) ## make .venv with every locked package
+
+up: setup ## start Helix (PostgreSQL, migrations, first key, server); Ctrl-C stops it
+	@exec $(BIN)/helix up $(ARGS)
+
+infra-core: setup ## start only the embedded PostgreSQL, in the foreground
+	@exec $(BIN)/helix db start
+
+test: setup ## run every test, in parallel and at random order
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: setup ## ruff: rules and formatting
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+imports: setup ## the layers of docs/architecture.md hold
+	@$(BIN)/lint-imports --no-cache
+
+drift: setup ## schema files, migrations and generated files agree
+	@$(BIN)/python -m helix.operations.drift
+
+check: lint types imports drift test ## all that CI runs
+
+lock: setup ## resolve the dependencies anew into requirements/
+	@$(LOCK) pyproject.toml --output-file requirements/runtime.txt $(UPGRADE)
+	@$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt $(UPGRADE)
+
+schema: setup ## write sql/complete_schema.sql from the live catalogue
+	@$(BIN)/helix db schema
+
+diagram: setup ## write docs/diagrams from the live catalogue
+	@$(BIN)/helix db diagram
+
+db-migrate: migrate-up ## apply every migration
+
+migrate-up: setup ## apply every migration
+	@$(BIN)/helix db upgrade
+
+migrate-down: setup ## take the last migration back (announces deletions; YES=1 confirms)
+	@$(BIN)/helix db downgrade $(if $(YES),--yes)
+
+migrate-create: setup ## NAME=add_new_table: a new empty migration
+	@test -n "$(NAME)" || { echo "usage: make migrate-create NAME=add_new_table" >&2; exit 2; }
+	@$(BIN)/helix db revision -m "$(NAME)"
+
+bench-gateway: setup ## CPU per call and throughput beside nginx
+	@$(BIN)/python -m bench.gateway $(ARGS)
+
+rig-kill: setup ## kill -9 the gateway under load and compare ledgers
+	@$(BIN)/python -m rigs.kill_gateway $(ARGS)
+
+clean: ## remove the virtual environment and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

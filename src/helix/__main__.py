@@ -1,0 +1,63 @@
+"""The `helix` command: finds the part of the program that a word names and runs only that.
+
+Parts are imported when they are called, so that `helix calls tail` does not pay for the server.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from helix.core.errors import HelixError, Misuse
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("helix.cli.up", "start Helix in the foreground"),
+    "status": ("helix.cli.status", "say whether this home's Helix runs, and where"),
+    "settings": ("helix.cli.settings", "list every setting with its value and meaning"),
+    "db": ("helix.operations.cli", "plan, upgrade, check and draw the database"),
+    "users": ("helix.accounts.cli_users", "accounts: add, list, suspend"),
+    "keys": ("helix.accounts.cli_keys", "API keys: create, list, revoke"),
+    "providers": ("helix.providers.cli", "providers of models: add, list, enable, remove"),
+    "prices": ("helix.ledger.cli", "dated prices: list, set"),
+    "calls": ("helix.gateway.cli", "recorded calls: tail, show"),
+}
+"""Each command's module, which has a `main(args) -> None`, and its one-line help."""
+
+
+def _usage() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: helix COMMAND …", "", *lines, "", "`helix COMMAND --help` tells more."]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; exits 0 when done, 1 when it failed, 2 when it was misused."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in {"-h", "--help", "help"}:
+        print(_usage())
+        return
+    if args[0] in {"-V", "--version", "version"}:
+        print(importlib.import_module("helix").__version__)
+        return
+    if args[0] not in COMMANDS:
+        print(f"helix: unknown command {args[0]!r}\n\n{_usage()}", file=sys.stderr)
+        raise SystemExit(2)
+    try:
+        importlib.import_module(COMMANDS[args[0]][0]).main(args[1:])
+    except Misuse as exc:
+        print(f"helix: {exc.message}", file=sys.stderr)
+        raise SystemExit(2) from exc
+    except HelixError as exc:
+        print(f"helix: {exc.message}", file=sys.stderr)
+        raise SystemExit(1) from exc
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

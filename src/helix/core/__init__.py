@@ -1,0 +1,1 @@
+"""The ground floor: clock, settings, database, errors, ids, log, money. Knows no domain."""

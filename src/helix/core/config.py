@@ -1,0 +1,267 @@
+"""Settings: read once at start, from the environment and from nowhere else.
+
+Every setting carries its unit in its name, a range, and a line of help; docs/settings.md is
+generated from here. An unknown HELIX_* variable is refused, so that a typing mistake cannot pass
+for a default. Any secret can come from a file instead: NAME_FILE holds a path.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from helix.core.db import PoolLimits, Role, normalise_url
+from helix.core.errors import Misuse
+
+__all__ = ["Settings", "load_settings"]
+
+_DEFAULT_PASSWORD = "helixagent123"  # noqa: S105 - the documented default; refused off loopback
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
+
+
+class Settings(BaseModel):
+    """All of Helix's settings; frozen. Made by `load_settings`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    home: Path = Field(
+        default=Path("~/.helix"), description="Directory of the embedded database, keys and logs."
+    )
+    host: str = Field(default="127.0.0.1", description="Address the server listens on.")
+    port: int = Field(default=8484, ge=0, le=65535, description="Port; 0 takes any free one.")
+    log_level: str = Field(
+        default="warning",
+        pattern="^(debug|info|warning|error)$",
+        description="Least level that is logged.",
+    )
+    postgres_bin: Path | None = Field(
+        default=None, description="Directory of other PostgreSQL binaries for the embedded mode."
+    )
+    secret_keys: SecretStr | None = Field(
+        default=None,
+        description="Encryption keys, comma-separated, newest first; without it HELIX_HOME/keys.",
+    )
+    session_ttl_s: int = Field(
+        default=43_200, ge=60, le=2_592_000, description="How long a login lasts."
+    )
+    bcrypt_cost: int = Field(default=12, ge=12, le=16, description="Cost factor of passwords.")
+    body_bytes_max: int = Field(
+        default=20_000_000, ge=1_000, le=200_000_000, description="Largest request body."
+    )
+    messages_max: int = Field(
+        default=4_096, ge=1, le=100_000, description="Most messages in one request."
+    )
+    json_depth_max: int = Field(default=64, ge=8, le=256, description="Deepest JSON accepted.")
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, le=120, description="Longest wait for a connection to a provider."
+    )
+    first_byte_timeout_s: float = Field(
+        default=120.0, gt=0, le=3_600, description="Longest wait for a provider's first byte."
+    )
+    between_bytes_timeout_s: float = Field(
+        default=60.0, gt=0, le=3_600, description="Longest silence within a provider's answer."
+    )
+    total_timeout_s: float = Field(
+        default=900.0, gt=0, le=86_400, description="Longest a call to a provider may take."
+    )
+    answer_bytes_max: int = Field(
+        default=64_000_000, ge=1_000, description="Largest answer taken from a provider."
+    )
+    calls_in_flight_max: int = Field(
+        default=2_000, ge=1, description="Most calls at a time; more are refused with 503."
+    )
+    record_timeout_s: float = Field(
+        default=2.0, gt=0, le=60, description="Longest wait for the database before a 503."
+    )
+    record_batch_max: int = Field(
+        default=256, ge=1, le=4_096, description="Most calls recorded in one commit."
+    )
+    key_cache_s: float = Field(
+        default=1.0, gt=0, le=1.0, description="How long a checked key is believed."
+    )
+    drain_timeout_s: float = Field(
+        default=25.0, gt=0, le=300, description="Longest a stopping server waits for its calls."
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="An outside PostgreSQL 15+; without it and DB_* Helix starts its own.",
+    )
+    db_host: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DB_HOST", "db_host"),
+        description="Host of an outside PostgreSQL, when there is no DATABASE_URL.",
+    )
+    db_port: int = Field(
+        default=15432,
+        ge=1,
+        le=65535,
+        validation_alias=AliasChoices("DB_PORT", "db_port"),
+        description="Port beside DB_HOST.",
+    )
+    db_user: str = Field(
+        default="helixagent",
+        validation_alias=AliasChoices("DB_USER", "db_user"),
+        description="Login beside DB_HOST.",
+    )
+    db_password: SecretStr = Field(
+        default=SecretStr(_DEFAULT_PASSWORD),
+        validation_alias=AliasChoices("DB_PASSWORD", "db_password"),
+        description="Password beside DB_HOST; the default is refused outside loopback.",
+    )
+    db_name: str = Field(
+        default="helixagent_db",
+        validation_alias=AliasChoices("DB_NAME", "db_name"),
+        description="Database beside DB_HOST.",
+    )
+    database_pool_size: int = Field(
+        default=20,
+        ge=1,
+        le=500,
+        validation_alias=AliasChoices("DATABASE_POOL_SIZE", "database_pool_size"),
+        description="Connections the application pool keeps.",
+    )
+    database_max_overflow: int = Field(
+        default=10,
+        ge=0,
+        le=500,
+        validation_alias=AliasChoices("DATABASE_MAX_OVERFLOW", "database_max_overflow"),
+        description="Connections it may open beyond those for a while.",
+    )
+    database_idle_s: float = Field(
+        default=600.0,
+        ge=1,
+        validation_alias=AliasChoices("DATABASE_IDLE_S", "database_idle_s"),
+        description="After how long an idle connection is closed.",
+    )
+
+    openai_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        description="Registers the provider `openai`.",
+    )
+    openai_base_url: str = Field(
+        default="https://api.openai.com/v1",
+        validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
+        description="Base URL of the provider `openai`.",
+    )
+    ollama_host: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OLLAMA_HOST", "ollama_host"),
+        description="Registers the provider `ollama` through its OpenAI-compatible surface.",
+    )
+
+    @property
+    def home_dir(self) -> Path:
+        """HELIX_HOME as an absolute path."""
+        return Path(os.path.abspath(self.home.expanduser()))  # noqa: PTH100 - keeps symlinks
+
+    def external_url(self) -> str | None:
+        """The URL of the outside database, or None in the embedded mode.
+
+        Raises Misuse for a URL that is not PostgreSQL's, and for the documented default password
+        anywhere but on loopback.
+        """
+        if self.database_url is not None and self.database_url.get_secret_value():
+            url = normalise_url(self.database_url.get_secret_value())
+        elif self.db_host is not None:
+            password = quote(self.db_password.get_secret_value(), safe="")
+            user, name = quote(self.db_user, safe=""), quote(self.db_name, safe="")
+            url = f"postgresql://{user}:{password}@{self.db_host}:{self.db_port}/{name}"
+        else:
+            return None
+        try:
+            parts = urlsplit(url)
+            host, password_given = parts.hostname or "", parts.password
+        except ValueError as exc:
+            raise Misuse("DATABASE_URL cannot be read as a URL") from exc
+        if password_given == _DEFAULT_PASSWORD and host not in _LOOPBACK:
+            raise Misuse(
+                f"the default database password is refused for {host}: set a password of your own"
+            )
+        return url
+
+    def pool_limits(self) -> dict[Role, PoolLimits]:
+        """The bounds of each pool of the server."""
+        most = self.database_pool_size + self.database_max_overflow
+        bounds = PoolLimits(
+            acquire_timeout_s=self.record_timeout_s, idle_s=self.database_idle_s, maximum=most
+        )
+        return {
+            Role.APP: replace(bounds, kept=1),
+            Role.RECORDER: replace(bounds, kept=1, maximum=4),
+            Role.OPERATOR: replace(bounds, kept=0, maximum=4),
+        }
+
+
+def _known_names() -> set[str]:
+    names: set[str] = set()
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [f"HELIX_{name}"]
+        names.update(str(choice).upper() for choice in choices)
+    return names
+
+
+def _secret_names() -> set[str]:
+    return {
+        str(field.validation_alias.choices[0])
+        if isinstance(field.validation_alias, AliasChoices)
+        else f"HELIX_{name}".upper()
+        for name, field in Settings.model_fields.items()
+        if "SecretStr" in str(field.annotation)
+    }
+
+
+def load_settings(environ: Mapping[str, str], **given: Any) -> Settings:
+    """Read the settings from `environ`; values in `given` (a command's options) win.
+
+    Raises Misuse, in one line, for an unknown HELIX_* name, a value out of range, or a NAME_FILE
+    that cannot be read.
+    """
+    known, secret = _known_names(), _secret_names()
+    values: dict[str, str] = {}
+    for name, value in environ.items():
+        upper = name.upper()
+        if upper.endswith("_FILE") and upper.removesuffix("_FILE") in secret:
+            values[upper.removesuffix("_FILE")] = _read_secret_file(upper, value)
+        elif upper in known:
+            values.setdefault(upper, value)
+        elif upper.startswith("HELIX_"):
+            raise Misuse(f"unknown setting {name}: `helix settings` lists those that exist")
+    chosen = {_field_of(name): value for name, value in values.items() if value != ""}
+    chosen.update({name: value for name, value in given.items() if value is not None})
+    try:
+        return Settings.model_validate(chosen)
+    except ValidationError as exc:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise Misuse(f"{_name_of(name)}: {first['msg']}") from exc
+
+
+def _name_of(field_name: str) -> str:
+    field = Settings.model_fields.get(field_name)
+    if field is None:
+        return field_name
+    alias = field.validation_alias
+    return (
+        str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"HELIX_{field_name}".upper()
+    )
+
+
+def _field_of(environment_name: str) -> str:
+    lowered = environment_name.lower()
+    stripped = lowered.removeprefix("helix_")
+    return stripped if stripped in Settings.model_fields else lowered
+
+
+def _read_secret_file(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as exc:
+        raise Misuse(f"{name}: cannot read {path}: {exc.strerror}") from exc
