@@ -118,9 +118,14 @@ def split_statements(sql: str) -> list[str]:
 
 
 def strip(sql: str) -> str:
-    """Return `sql` without its comments and with each run of white space as one space."""
-    parts = [" " if t.kind in {"space", "comment"} else t.text for t in scan(sql)]
-    return re.sub(r" {2,}", " ", "".join(parts)).strip()
+    """Return `sql` without comments, with each run of white space between tokens as one space."""
+    parts: list[str] = []
+    for token in scan(sql):
+        if token.kind not in {"space", "comment"}:
+            parts.append(token.text)
+        elif parts and parts[-1] != " ":
+            parts.append(" ")
+    return "".join(parts).strip()
 
 
 @dataclass(frozen=True, slots=True)
