@@ -1,0 +1,25 @@
+-- all.sql: the whole schema, in the order it must run: psql -v ON_ERROR_STOP=1 -1 -f sql/schema/all.sql
+\ir functions.sql
+\ir users_sessions.sql
+\ir llm_providers.sql
+\ir projects.sql
+\ir prompts.sql
+\ir requests_responses.sql
+\ir ledger.sql
+\ir tool_access.sql
+\ir errors.sql
+\ir background_tasks.sql
+\ir debate_system.sql
+\ir cognee_memories.sql
+\ir protocol_support.sql
+\ir conversation_context.sql
+\ir distributed_memory.sql
+\ir cross_session_learning.sql
+\ir clickhouse_analytics.sql
+\ir relationships.sql
+\ir indexes_views.sql
+\ir compatibility_views.sql
+\ir partitions.sql
+\ir roles_policies.sql
+\ir task_queue.sql
+\ir seed_data.sql
