@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from helix.core.errors import HelixError, Misuse
 
@@ -38,6 +40,7 @@ def new_key() -> str:
 @dataclass(frozen=True, slots=True)
 class _Key:
     id: str
+    raw: bytes = field(repr=False)
     cipher: AESGCM = field(repr=False)
 
 
@@ -48,7 +51,7 @@ def _read_key(text: str) -> _Key:
         raise Misuse("an encryption key must be 32 bytes in base64url") from exc
     if len(raw) != _KEY_BYTES:
         raise Misuse(f"an encryption key must be 32 bytes, not {len(raw)}")
-    return _Key(hashlib.sha256(b"helix key id" + raw).hexdigest()[:12], AESGCM(raw))
+    return _Key(hashlib.sha256(b"helix key id" + raw).hexdigest()[:12], raw, AESGCM(raw))
 
 
 class Keyring:
@@ -61,6 +64,7 @@ class Keyring:
         if not keys:
             raise Misuse("at least one encryption key is needed")
         parsed = [_read_key(text) for text in keys]
+        self._keys = tuple(parsed)
         self._first = parsed[0]
         self._by_id = {key.id: key for key in parsed}
 
@@ -68,6 +72,19 @@ class Keyring:
     def key_id(self) -> str:
         """The id of the key that encrypts."""
         return self._first.id
+
+    def derived(self, purpose: str) -> list[tuple[str, bytes]]:
+        """Return a key of 32 bytes for another purpose from each key, newest first, with its id.
+
+        HKDF-SHA256 (RFC 5869): what is signed with a derived key tells nothing about the others.
+        """
+        return [
+            (
+                key.id,
+                HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=purpose.encode()).derive(key.raw),
+            )
+            for key in self._keys
+        ]
 
     def encrypt(self, value: str, *, context: str) -> str:
         """Encrypt `value` for the place `context`, such as `provider_configs.value:<row id>`."""

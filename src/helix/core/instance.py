@@ -29,16 +29,22 @@ from helix.core.crypto import Keyring, new_key
 from helix.core.errors import Misuse
 
 __all__ = [
+    "DATABASE_NAME",
+    "LOGIN_NAME",
+    "SOCKET_PORT",
     "HomePaths",
     "Instance",
     "Mode",
     "Postmaster",
     "Target",
+    "check_home",
     "find_postmaster",
     "load_keyring",
     "locate",
     "lock_home",
+    "make_home",
     "process_ticks",
+    "processes_in",
     "read_instance",
     "socket_url",
     "write_instance",
@@ -118,11 +124,11 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Postmaster:
-    """A live PostgreSQL on a data directory; `socket_dir` is None when it has no socket yet."""
+    """A live PostgreSQL on a data directory; `ready` when it lets connections in."""
 
     pid: int
     socket_dir: str | None
-    stopping: bool
+    ready: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +157,7 @@ def locate(settings: Settings) -> Target:
     if instance is not None:
         return Target(instance.database_url, instance.mode, home, instance.url, instance.pid)
     postmaster = find_postmaster(HomePaths(home).data)
-    if postmaster is None or postmaster.socket_dir is None or postmaster.stopping:
+    if postmaster is None or postmaster.socket_dir is None or not postmaster.ready:
         raise Misuse(f"Helix does not run on {home}: start it with `helix up`")
     return Target(socket_url(postmaster.socket_dir), "embedded", home)
 
@@ -249,14 +255,12 @@ def find_postmaster(data: Path) -> Postmaster | None:
     return Postmaster(
         pid=pid,
         socket_dir=lines[4].strip() or None,
-        stopping=lines[7].strip() == "stopping",
+        ready=lines[7].strip() == "ready",
     )
 
 
 def _serves(pid: int, data: Path) -> bool:
     proc = Path(f"/proc/{pid}")
-    if not Path("/proc/self/cwd").exists():
-        return _alive(pid)  # no /proc here: the pid file is all there is
     fields = _stat_fields(pid)
     if fields is None or fields[0] == "Z":
         return False
@@ -266,6 +270,31 @@ def _serves(pid: int, data: Path) -> bool:
     except OSError:
         return False
     return name.startswith("postgres") and os.path.samestat(there, here)
+
+
+def processes_in(data: Path) -> list[int]:
+    """Return every PostgreSQL process that stands in the data directory `data`."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if _serves(pid, data)]
+
+
+def check_home(home: Path) -> None:
+    """Raise Misuse unless `home` is, or can be made, a directory we may write; makes nothing."""
+    place = home
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise Misuse(f"the home {home} cannot be used: {place} is not a directory")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise Misuse(f"the home {home} cannot be used: {place} is not writable for this user")
+
+
+def make_home(home: Path) -> None:
+    """Make the directories of a home that are not there yet, for the owner only."""
+    check_home(home)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    for directory in (home, HomePaths(home).run, HomePaths(home).postgres_log.parent):
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Commands about the running Helix itself: up, status, settings."""

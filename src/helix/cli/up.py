@@ -1,0 +1,346 @@
+"""`helix up`: everything in the foreground, from an empty directory to a served call.
+
+In order: settings, home, port, database, migrations, first key, server. What can be wrong with the
+first three, or with an outside database, is said in one line before anything is made.
+"""
+
+import asyncio
+import errno
+import importlib
+import math
+import os
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import uvicorn
+import uvloop
+
+from helix import __version__
+from helix.accounts import KeyGate, Store, bootstrap_admin
+from helix.core.clock import Clock, SystemClock
+from helix.core.config import Settings, load_settings
+from helix.core.crypto import Keyring, SecretUnreadable
+from helix.core.db import Database, redacted_url
+from helix.core.errors import Forbidden, Misuse, Unauthenticated, Unavailable
+from helix.core.instance import (
+    HomePaths,
+    Instance,
+    Mode,
+    check_home,
+    load_keyring,
+    lock_home,
+    make_home,
+    process_ticks,
+    write_instance,
+    write_private,
+)
+from helix.core.log import configure, get_log
+from helix.operations import check_external, embedded_postgres, upgrade
+
+__all__ = ["app", "main"]
+
+_LOG = get_log(__name__)
+_BOOTSTRAP_CONTEXT = "bootstrap.key"
+_BACKLOG = 2_048
+_KEEP_ALIVE_S = 75
+_EXIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def main(args: list[str]) -> None:
+    """Run `helix up` with these arguments."""
+    app(args, prog_name="helix up")
+
+
+@app.command()
+def up(
+    home: Annotated[
+        Path | None, typer.Option(help="Directory of the database, keys and logs. [HELIX_HOME]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the server; 0 takes any free one. [HELIX_PORT]")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address the server listens on. [HELIX_HOST]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line once it serves.")
+    ] = False,
+) -> None:
+    """Start Helix in the foreground: PostgreSQL, migrations, first key, server. Ctrl-C stops it."""
+    settings = load_settings(os.environ, home=home, port=port, host=host)
+    configure(settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_told_to_stop(settings, as_json=as_json))
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signal handlers: those are `_Ending`'s."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Ending:
+    """What Ctrl-C, SIGTERM and SIGHUP do.
+
+    Before Helix serves they cancel the start; then they let it drain its calls; a second one drops
+    the calls still under way. The database is stopped last in every case.
+    """
+
+    def __init__(self) -> None:
+        self._server: _Server | None = None
+        self._start = asyncio.current_task()
+        self.begun = False
+
+    def serving(self, server: _Server) -> None:
+        self._server = server
+
+    def on_signal(self) -> None:
+        if self._server is not None:
+            self._server.force_exit = self._server.should_exit
+            self._server.should_exit = True
+            _say("dropping the calls under way" if self.begun else "stopping: finishing the calls")
+        elif not self.begun and self._start is not None:
+            self._start.cancel()
+            _say("stopping")
+        self.begun = True
+
+
+def _say(line: str) -> None:
+    print(f"helix: {line}", file=sys.stderr, flush=True)
+
+
+async def _until_told_to_stop(settings: Settings, *, as_json: bool) -> None:
+    ending = _Ending()
+    loop = asyncio.get_running_loop()
+    for number in _EXIT_SIGNALS:
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, ending.on_signal)
+    try:
+        await _run(settings, ending, as_json=as_json)
+    except asyncio.CancelledError:
+        if not ending.begun:
+            raise
+    if ending.begun:
+        _say("stopped")
+
+
+async def _run(settings: Settings, ending: _Ending, *, as_json: bool) -> None:
+    home = settings.home_dir
+    async with AsyncExitStack() as stack:
+        check_home(home)
+        is_new = not home.exists()
+        if not is_new:
+            stack.enter_context(lock_home(home, "helix up"))
+        listener = stack.enter_context(_listener(settings))
+        if external := settings.external_url():
+            await check_external(external, settings, report=_say)
+        make_home(home)
+        if is_new:
+            stack.enter_context(lock_home(home, "helix up"))
+        database_url, mode = await stack.enter_async_context(_database(settings, external))
+        await upgrade(database_url, report=_say)
+        keyring, clock = load_keyring(settings, create=True), SystemClock()
+        db = Database(database_url, settings.pool_limits())
+        stack.push_async_callback(db.close)
+        key = await _first_key(settings, db, keyring, clock)
+        instance = Instance(
+            pid=os.getpid(),
+            pid_ticks=process_ticks(os.getpid()),
+            url=_url_of(listener),
+            database_url=database_url,
+            mode=mode,
+            version=__version__,
+            started_at=clock.now(),
+        )
+
+        def announce() -> None:
+            write_instance(home, instance)
+            if key is None and as_json:
+                _say("the first key is not kept here: `helix keys create` makes another")
+            print(
+                _json_line(instance, key) if as_json else _welcome(instance, key, home), flush=True
+            )
+
+        # By name: the command line lies below the file that wires the domains together.
+        build = importlib.import_module("helix.app").build
+        asgi = build(settings, db, keyring, clock)
+        try:
+            await _serve(asgi, settings, listener, ending, announce)
+        finally:
+            HomePaths(home).instance.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _database(settings: Settings, external: str | None) -> AsyncIterator[tuple[str, Mode]]:
+    if external is not None:
+        _say(f"using {redacted_url(external)}")
+        yield external, "external"
+        return
+    async with embedded_postgres(settings, report=_say) as server:
+        _say(f"PostgreSQL {server.version} runs on {HomePaths(settings.home_dir).data}")
+        yield server.url, "embedded"
+
+
+async def _serve(
+    asgi: Any,
+    settings: Settings,
+    listener: socket.socket,
+    ending: _Ending,
+    announce: Callable[[], None],
+) -> None:
+    server = _Server(
+        uvicorn.Config(
+            asgi,
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+        )
+    )
+    ending.serving(server)
+    serving = asyncio.create_task(_serve_to_the_end(server, listener), name="server")
+    while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells nobody
+        await asyncio.sleep(0.005)
+    if server.started and not server.should_exit:
+        announce()
+    await serving
+    if not server.started and not ending.begun:
+        raise Unavailable("the server did not start: see the log above")
+
+
+async def _serve_to_the_end(server: _Server, listener: socket.socket) -> None:
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit:  # uvicorn's way to say that the application did not start; it has logged why
+        _LOG.error("server_not_started")
+
+
+@contextmanager
+def _listener(settings: Settings) -> Iterator[socket.socket]:
+    """Take the port, so that nobody else does while the database starts; raises Misuse.
+
+    It listens at once: two sockets may bind one port as long as neither listens. Who connects
+    early is answered as soon as Helix serves.
+    """
+    where = f"port {settings.port} of {settings.host}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as exc:
+        raise Misuse(f"cannot listen on {settings.host}: {exc.strerror or exc}") from exc
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as exc:
+        listener.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise Misuse(f"{where} is in use: choose another with --port or HELIX_PORT") from exc
+        raise Misuse(f"cannot listen on {where}: {exc.strerror}") from exc
+    with listener:
+        yield listener
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """The bootstrap key; `fresh` when this start made it."""
+
+    text: str
+    fresh: bool
+
+
+async def _first_key(
+    settings: Settings, db: Database, keyring: Keyring, clock: Clock
+) -> _Key | None:
+    """Return the key that the very first start made, as long as it opens the door.
+
+    It is kept encrypted in HOME/bootstrap.key, so that every start with --json can name a key
+    that works, and deleted once the key is revoked.
+    """
+    path = HomePaths(settings.home_dir).bootstrap_key
+    made = await bootstrap_admin(db)
+    if made is not None:
+        write_private(path, keyring.encrypt(made, context=_BOOTSTRAP_CONTEXT).encode())
+        return _Key(made, fresh=True)
+    try:
+        kept = keyring.decrypt(path.read_text(encoding="ascii"), context=_BOOTSTRAP_CONTEXT)
+    except FileNotFoundError:
+        return None
+    except (SecretUnreadable, OSError, UnicodeDecodeError) as exc:
+        _say(f"{path} cannot be used: {exc}")
+        return None
+    gate = KeyGate(db, Store(), clock, cache_s=settings.key_cache_s)
+    try:
+        await gate.authenticate(f"Bearer {kept}".encode())
+    except (Unauthenticated, Forbidden):
+        path.unlink()
+        return None
+    return _Key(kept, fresh=False)
+
+
+def _json_line(instance: Instance, key: _Key | None) -> str:
+    return msgspec.json.encode(
+        {
+            "url": instance.url,
+            "api_key": None if key is None else key.text,
+            "database_url": instance.database_url,
+            "mode": instance.mode,
+            "version": instance.version,
+        }
+    ).decode()
+
+
+def _welcome(instance: Instance, key: _Key | None, home: Path) -> str:
+    fresh = key.text if key is not None and key.fresh else None
+    at_home = "" if home == Path("~/.helix").expanduser() else f" --home {shlex.quote(str(home))}"
+    body = '{"model": "mock/echo", "messages": [{"role": "user", "content": "Hello"}]}'
+    curl = (
+        f"curl -s {instance.url}/v1/chat/completions "
+        f'-H "Authorization: Bearer {fresh or "$HELIX_API_KEY"}" '
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )
+    key_line = (
+        f"{fresh}   (of the first administrator; shown this once, keep it)"
+        if fresh
+        else f"yours, in HELIX_API_KEY; `helix keys create{at_home}` makes another"
+    )
+    return "\n".join(
+        [
+            "",
+            f"Helix {instance.version} serves at {instance.url}",
+            "",
+            f"  API key   {key_line}",
+            f"  Try it    {curl}",
+            f"  See it    helix calls tail{at_home}",
+            f"  Stop it   Ctrl-C, or kill {instance.pid}",
+            "",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""The revisions of the schema: Alembic's graph in versions/, plain SQL in sql/."""

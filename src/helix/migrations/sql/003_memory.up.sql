@@ -1,0 +1,423 @@
+-- 003_memory.up.sql: Memory: memories, entities, relations, knowledge, embeddings.
+-- Plain SQL in one transaction. The same objects, with more said about them, stand in sql/schema.
+
+-- ----------------------------------------------------------------------------------------------------
+-- cognee memories
+-- ----------------------------------------------------------------------------------------------------
+
+-- memories: one row per thing remembered for a user. Written by the memory API and by extraction from conversations. Kept
+-- until forgotten (deleted_at first, then erased with everything derived from it) or its user is erased.
+CREATE TABLE memories (
+    id                 uuid         NOT NULL DEFAULT uuidv7(),
+    user_id            uuid         NOT NULL,
+    session_id         uuid,
+    project_id         uuid,
+    agent_id           varchar(100),
+    content            text         NOT NULL,
+    content_hash       bytea        NOT NULL GENERATED ALWAYS AS (helix_sha256(content)) STORED,
+    memory_type        varchar(50)  NOT NULL DEFAULT 'fact',
+    entities           jsonb        NOT NULL DEFAULT '[]',
+    relationships      jsonb        NOT NULL DEFAULT '[]',
+    speaker            varchar(255),
+    confidence         numeric(5,4) NOT NULL DEFAULT 0.8,
+    importance         numeric(5,4) NOT NULL DEFAULT 0.5,
+    access_count       integer      NOT NULL DEFAULT 0,
+    last_accessed      timestamptz,
+    source_response_id uuid,
+    conversation_id    uuid,
+    valid_from         timestamptz  NOT NULL DEFAULT now(),
+    valid_to           timestamptz,
+    merged_into        uuid,
+    deleted_at         timestamptz,
+    tags               text[]       NOT NULL DEFAULT '{}',
+    metadata           jsonb        NOT NULL DEFAULT '{}',
+    created_at         timestamptz  NOT NULL DEFAULT now(),
+    updated_at         timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT memories_pkey PRIMARY KEY (id),
+    CONSTRAINT memories_merged_into_fkey FOREIGN KEY (merged_into) REFERENCES memories (id) ON DELETE SET NULL,
+    CONSTRAINT memories_merged_into_check CHECK (merged_into <> id),
+    CONSTRAINT memories_confidence_check CHECK (confidence BETWEEN 0 AND 1),
+    CONSTRAINT memories_importance_check CHECK (importance BETWEEN 0 AND 1),
+    CONSTRAINT memories_access_count_check CHECK (access_count >= 0),
+    CONSTRAINT memories_valid_check CHECK (valid_to >= valid_from)
+);
+COMMENT ON TABLE memories IS 'What is remembered for a user; searchable at commit, with or without embeddings.';
+COMMENT ON COLUMN memories.session_id IS 'Session it came of; the memory outlives it.';
+COMMENT ON COLUMN memories.content_hash IS 'Derived: SHA-256 of content; an exact duplicate of a live memory of the same user is refused.';
+COMMENT ON COLUMN memories.memory_type IS 'fact, preference, event ... An open set.';
+COMMENT ON COLUMN memories.entities IS 'Entities as they were extracted; memory_entity_mentions holds them resolved.';
+COMMENT ON COLUMN memories.relationships IS 'Relations as they were extracted; memory_relations holds them resolved.';
+COMMENT ON COLUMN memories.speaker IS 'Who said it.';
+COMMENT ON COLUMN memories.confidence IS '0 to 1.';
+COMMENT ON COLUMN memories.importance IS '0 to 1.';
+COMMENT ON COLUMN memories.access_count IS 'How often a search handed it out.';
+COMMENT ON COLUMN memories.source_response_id IS 'Answer it was drawn from; joins llm_responses, no FK because responses are dropped sooner.';
+COMMENT ON COLUMN memories.conversation_id IS 'Conversation it was drawn from; joins conversation_events.conversation_id.';
+COMMENT ON COLUMN memories.valid_from IS 'From when it is true of the world.';
+COMMENT ON COLUMN memories.valid_to IS 'Until when it is true; NULL: still.';
+COMMENT ON COLUMN memories.merged_into IS 'Memory that took this near-duplicate in; set back to NULL to undo.';
+COMMENT ON COLUMN memories.deleted_at IS 'When it was forgotten: never found again, erased by the next sweep.';
+
+-- What is remembered for this user?
+CREATE INDEX idx_memories_user_id ON memories (user_id);
+
+-- What was remembered in this session?
+CREATE INDEX idx_memories_session_id ON memories (session_id);
+
+-- What is remembered of this kind?
+CREATE INDEX idx_memories_type ON memories (memory_type);
+
+-- Refuses an exact duplicate among the live memories of a user.
+CREATE UNIQUE INDEX memories_user_id_content_hash_key ON memories (user_id, content_hash) WHERE deleted_at IS NULL;
+
+-- Which memories hold these words?
+CREATE INDEX memories_content_idx ON memories USING gin (to_tsvector('simple', content));
+
+-- What is remembered for this project?
+CREATE INDEX memories_project_id_idx ON memories (project_id) WHERE project_id IS NOT NULL;
+
+-- What was drawn from this answer?
+CREATE INDEX memories_source_response_id_idx ON memories (source_response_id) WHERE source_response_id IS NOT NULL;
+
+-- What was merged into this memory?
+CREATE INDEX memories_merged_into_idx ON memories (merged_into) WHERE merged_into IS NOT NULL;
+CREATE TRIGGER memories_set_updated_at BEFORE UPDATE ON memories FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- memory_entities: one row per person, thing or idea a user's memories speak of. Written by entity extraction. Goes with its user.
+CREATE TABLE memory_entities (
+    id            uuid         NOT NULL DEFAULT gen_random_uuid(),
+    user_id       uuid         NOT NULL,
+    name          varchar(255) NOT NULL,
+    type          varchar(100) NOT NULL DEFAULT 'unknown',
+    aliases       text[]       NOT NULL DEFAULT '{}',
+    importance    numeric(5,4) NOT NULL DEFAULT 0.5,
+    mention_count integer      NOT NULL DEFAULT 0,
+    properties    jsonb        NOT NULL DEFAULT '{}',
+    created_at    timestamptz  NOT NULL DEFAULT now(),
+    updated_at    timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT memory_entities_pkey PRIMARY KEY (id),
+    CONSTRAINT memory_entities_user_id_type_name_key UNIQUE (user_id, type, name),
+    CONSTRAINT memory_entities_importance_check CHECK (importance BETWEEN 0 AND 1),
+    CONSTRAINT memory_entities_mention_count_check CHECK (mention_count >= 0)
+);
+COMMENT ON TABLE memory_entities IS 'Entities in a user''s memories: the nodes of the user''s graph.';
+COMMENT ON COLUMN memory_entities.type IS 'person, place, project ... An open set.';
+COMMENT ON COLUMN memory_entities.aliases IS 'Other names of the same entity.';
+COMMENT ON COLUMN memory_entities.importance IS '0 to 1.';
+
+-- Which entity is meant by this name?
+CREATE INDEX memory_entities_user_id_lower_name_idx ON memory_entities (user_id, lower(name));
+CREATE TRIGGER memory_entities_set_updated_at BEFORE UPDATE ON memory_entities FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- memory_entity_mentions: one row per memory and entity it speaks of. Written with the entities; goes with either, so that
+-- forgetting a memory reaches the graph.
+CREATE TABLE memory_entity_mentions (
+    memory_id uuid NOT NULL,
+    entity_id uuid NOT NULL,
+    user_id   uuid NOT NULL,
+    CONSTRAINT memory_entity_mentions_pkey PRIMARY KEY (memory_id, entity_id),
+    CONSTRAINT memory_entity_mentions_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE CASCADE,
+    CONSTRAINT memory_entity_mentions_entity_id_fkey FOREIGN KEY (entity_id) REFERENCES memory_entities (id) ON DELETE CASCADE
+);
+COMMENT ON TABLE memory_entity_mentions IS 'Which memory speaks of which entity.';
+COMMENT ON COLUMN memory_entity_mentions.user_id IS 'Tenant of both, copied; no FK, the row goes with its memory.';
+
+-- Which memories speak of this entity?
+CREATE INDEX memory_entity_mentions_entity_id_idx ON memory_entity_mentions (entity_id);
+
+-- Which mentions are this tenant's?
+CREATE INDEX memory_entity_mentions_user_id_idx ON memory_entity_mentions (user_id);
+
+-- memory_relations: one row per statement "subject predicate object" drawn from a memory. Written by entity extraction. Goes
+-- with its subject, object or memory.
+CREATE TABLE memory_relations (
+    id         uuid         NOT NULL DEFAULT gen_random_uuid(),
+    user_id    uuid         NOT NULL,
+    subject_id uuid         NOT NULL,
+    predicate  varchar(255) NOT NULL,
+    object_id  uuid         NOT NULL,
+    memory_id  uuid,
+    strength   numeric(5,4) NOT NULL DEFAULT 0.5,
+    properties jsonb        NOT NULL DEFAULT '{}',
+    valid_from timestamptz  NOT NULL DEFAULT now(),
+    valid_to   timestamptz,
+    created_at timestamptz  NOT NULL DEFAULT now(),
+    updated_at timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT memory_relations_pkey PRIMARY KEY (id),
+    CONSTRAINT memory_relations_key UNIQUE NULLS NOT DISTINCT (subject_id, predicate, object_id, memory_id, valid_from),
+    CONSTRAINT memory_relations_subject_id_fkey FOREIGN KEY (subject_id) REFERENCES memory_entities (id) ON DELETE CASCADE,
+    CONSTRAINT memory_relations_object_id_fkey FOREIGN KEY (object_id) REFERENCES memory_entities (id) ON DELETE CASCADE,
+    CONSTRAINT memory_relations_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE CASCADE,
+    CONSTRAINT memory_relations_strength_check CHECK (strength BETWEEN 0 AND 1),
+    CONSTRAINT memory_relations_valid_check CHECK (valid_to >= valid_from)
+);
+COMMENT ON TABLE memory_relations IS 'Relations between entities: the edges of the user''s graph.';
+COMMENT ON COLUMN memory_relations.predicate IS 'What the subject is or does to the object, e.g. works_at.';
+COMMENT ON COLUMN memory_relations.memory_id IS 'Memory it was drawn from; NULL when stated without one.';
+COMMENT ON COLUMN memory_relations.strength IS '0 to 1.';
+COMMENT ON COLUMN memory_relations.valid_to IS 'Until when it is true; NULL: still.';
+
+-- Which relations does this tenant's graph have?
+CREATE INDEX memory_relations_user_id_idx ON memory_relations (user_id);
+
+-- What points at this entity? (what goes out from it is answered by the UNIQUE)
+CREATE INDEX memory_relations_object_id_idx ON memory_relations (object_id);
+
+-- What was drawn from this memory?
+CREATE INDEX memory_relations_memory_id_idx ON memory_relations (memory_id) WHERE memory_id IS NOT NULL;
+CREATE TRIGGER memory_relations_set_updated_at BEFORE UPDATE ON memory_relations FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- memory_embeddings: one row per memory and embedding model. Written after the memory is committed; rebuilt, never merged;
+-- goes with its memory. Partitioned by dimension: each partition holds vectors of one length (checked), so a new model is a
+-- row in embedding_config, and a new length at most a new partition; no code names either. No vector index by default: inside
+-- a tenant the exact scan over memory_embeddings_user_id_idx is right and fast up to about 10,000 rows, and a filtered HNSW
+-- index loses most hits of small tenants. Above that maintenance builds one on the partition, on halfvec:
+--   CREATE INDEX ... ON memory_embeddings_384 USING hnsw ((embedding::halfvec(384)) halfvec_cosine_ops);
+CREATE TABLE memory_embeddings (
+    memory_id           uuid        NOT NULL,
+    embedding_config_id uuid        NOT NULL,
+    dimension           integer     NOT NULL,
+    user_id             uuid        NOT NULL,
+    embedding           vector      NOT NULL,
+    created_at          timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT memory_embeddings_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension),
+    CONSTRAINT memory_embeddings_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE CASCADE,
+    CONSTRAINT memory_embeddings_dimension_check CHECK (vector_dims(embedding) = dimension)
+) PARTITION BY LIST (dimension);
+
+CREATE TABLE memory_embeddings_384 PARTITION OF memory_embeddings FOR VALUES IN (384);
+
+CREATE TABLE memory_embeddings_768 PARTITION OF memory_embeddings FOR VALUES IN (768);
+
+CREATE TABLE memory_embeddings_1024 PARTITION OF memory_embeddings FOR VALUES IN (1024);
+
+CREATE TABLE memory_embeddings_1536 PARTITION OF memory_embeddings FOR VALUES IN (1536);
+
+CREATE TABLE memory_embeddings_3072 PARTITION OF memory_embeddings FOR VALUES IN (3072);
+
+CREATE TABLE memory_embeddings_default PARTITION OF memory_embeddings DEFAULT;
+COMMENT ON TABLE memory_embeddings IS 'Embeddings of memories, one partition per vector length; search names dimension, user and model.';
+COMMENT ON COLUMN memory_embeddings.embedding_config_id IS 'Model that made it; vectors of different models are never compared.';
+COMMENT ON COLUMN memory_embeddings.dimension IS 'Length of the vector; the partition key.';
+COMMENT ON COLUMN memory_embeddings.user_id IS 'Tenant of the memory, copied; no FK, the row goes with its memory.';
+COMMENT ON COLUMN memory_embeddings.embedding IS 'Unit length, unless the model says otherwise.';
+
+-- Which vectors of this model does the tenant have? (exact search inside a tenant)
+CREATE INDEX memory_embeddings_user_id_idx ON memory_embeddings (user_id, embedding_config_id);
+
+-- Which vectors did this model make? (rebuilding, removing a model)
+CREATE INDEX memory_embeddings_embedding_config_id_idx ON memory_embeddings (embedding_config_id);
+
+-- rag_knowledge: one row per piece of knowledge agents may look up. Written by hand, from checkpoints and by agents that
+-- learned something. Deleted after expires_at. With a user it is that tenant's own, without one everybody's.
+CREATE TABLE rag_knowledge (
+    id                  uuid         NOT NULL DEFAULT gen_random_uuid(),
+    user_id             uuid,
+    project_id          uuid,
+    knowledge_type      varchar(50)  NOT NULL,
+    title               varchar(255) NOT NULL,
+    content             text         NOT NULL,
+    embedding           vector,
+    embedding_config_id uuid,
+    embedding_id        varchar(255),
+    source              varchar(100),
+    quality_score       numeric(5,4),
+    tags                text[]       NOT NULL DEFAULT '{}',
+    metadata            jsonb        NOT NULL DEFAULT '{}',
+    created_at          timestamptz  NOT NULL DEFAULT now(),
+    updated_at          timestamptz  NOT NULL DEFAULT now(),
+    expires_at          timestamptz,
+    CONSTRAINT rag_knowledge_pkey PRIMARY KEY (id),
+    CONSTRAINT rag_knowledge_embedding_check CHECK ((embedding IS NULL) = (embedding_config_id IS NULL)),
+    CONSTRAINT rag_knowledge_source_check CHECK (source IN ('manual', 'checkpoint', 'agent_learning')),
+    CONSTRAINT rag_knowledge_quality_score_check CHECK (quality_score BETWEEN 0 AND 1)
+);
+COMMENT ON TABLE rag_knowledge IS 'Knowledge agents look up: patterns, failures, solutions ...';
+COMMENT ON COLUMN rag_knowledge.user_id IS 'Tenant whose own it is; NULL: shared with all.';
+COMMENT ON COLUMN rag_knowledge.knowledge_type IS 'pattern, failure, solution ... An open set.';
+COMMENT ON COLUMN rag_knowledge.embedding IS 'Vector of the content; its length follows from the model. Search compares only vectors of one embedding_config_id.';
+COMMENT ON COLUMN rag_knowledge.embedding_config_id IS 'Model that made the vector.';
+COMMENT ON COLUMN rag_knowledge.embedding_id IS 'Id of the point in the Qdrant projection, when there is one.';
+COMMENT ON COLUMN rag_knowledge.source IS 'manual, checkpoint or agent_learning.';
+COMMENT ON COLUMN rag_knowledge.quality_score IS '0 to 1.';
+COMMENT ON COLUMN rag_knowledge.expires_at IS 'Deleted after this moment; NULL: never.';
+
+-- What is known of this kind?
+CREATE INDEX idx_rag_knowledge_type ON rag_knowledge (knowledge_type);
+
+-- What was learned lately?
+CREATE INDEX idx_rag_knowledge_created ON rag_knowledge (created_at);
+
+-- What has expired?
+CREATE INDEX idx_rag_knowledge_expires ON rag_knowledge (expires_at);
+
+-- Which knowledge holds these words?
+CREATE INDEX rag_knowledge_content_idx ON rag_knowledge USING gin (to_tsvector('simple', title || ' ' || content));
+
+-- What does this tenant know?
+CREATE INDEX rag_knowledge_user_id_idx ON rag_knowledge (user_id);
+
+-- What is known in this project?
+CREATE INDEX rag_knowledge_project_id_idx ON rag_knowledge (project_id) WHERE project_id IS NOT NULL;
+
+-- Which vectors did this model make?
+CREATE INDEX rag_knowledge_embedding_config_id_idx ON rag_knowledge (embedding_config_id) WHERE embedding_config_id IS NOT NULL;
+CREATE TRIGGER rag_knowledge_set_updated_at BEFORE UPDATE ON rag_knowledge FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- ----------------------------------------------------------------------------------------------------
+-- protocol support
+-- ----------------------------------------------------------------------------------------------------
+
+-- embedding_config: one row per embedding model in use. Written by the operator. Kept while vectors of it exist.
+CREATE TABLE embedding_config (
+    id          uuid         NOT NULL DEFAULT gen_random_uuid(),
+    provider    varchar(255) NOT NULL,
+    model       varchar(255) NOT NULL,
+    dimension   integer      NOT NULL,
+    is_default  boolean      NOT NULL DEFAULT false,
+    enabled     boolean      NOT NULL DEFAULT true,
+    config      jsonb        NOT NULL DEFAULT '{}',
+    created_at  timestamptz  NOT NULL DEFAULT now(),
+    updated_at  timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT embedding_config_pkey PRIMARY KEY (id),
+    CONSTRAINT embedding_config_provider_model_dimension_key UNIQUE (provider, model, dimension),
+    CONSTRAINT embedding_config_id_dimension_key UNIQUE (id, dimension),
+    CONSTRAINT embedding_config_dimension_check CHECK (dimension BETWEEN 1 AND 16000)
+);
+COMMENT ON TABLE embedding_config IS 'Embedding models and the length of their vectors; every stored vector names its model here.';
+COMMENT ON COLUMN embedding_config.provider IS 'Name in llm_providers, or local for the model that runs inside Helix.';
+COMMENT ON COLUMN embedding_config.dimension IS 'Numbers in each vector.';
+
+-- Refuses a second default model.
+CREATE UNIQUE INDEX embedding_config_one_default_key ON embedding_config (is_default) WHERE is_default;
+CREATE TRIGGER embedding_config_set_updated_at BEFORE UPDATE ON embedding_config FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- ----------------------------------------------------------------------------------------------------
+-- relationships
+-- ----------------------------------------------------------------------------------------------------
+ALTER TABLE user_sessions ADD CONSTRAINT user_sessions_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE SET NULL;
+
+-- memory and knowledge
+ALTER TABLE memories ADD CONSTRAINT memories_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
+ALTER TABLE memories ADD CONSTRAINT memories_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;
+ALTER TABLE memories ADD CONSTRAINT memories_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE SET NULL;
+ALTER TABLE memory_entities ADD CONSTRAINT memory_entities_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
+ALTER TABLE memory_relations ADD CONSTRAINT memory_relations_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
+ALTER TABLE memory_embeddings ADD CONSTRAINT memory_embeddings_embedding_config_id_dimension_fkey FOREIGN KEY (embedding_config_id, dimension) REFERENCES embedding_config (id, dimension);
+ALTER TABLE rag_knowledge ADD CONSTRAINT rag_knowledge_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
+ALTER TABLE rag_knowledge ADD CONSTRAINT rag_knowledge_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE SET NULL;
+ALTER TABLE rag_knowledge ADD CONSTRAINT rag_knowledge_embedding_config_id_fkey FOREIGN KEY (embedding_config_id) REFERENCES embedding_config (id);
+
+-- ----------------------------------------------------------------------------------------------------
+-- compatibility views
+-- ----------------------------------------------------------------------------------------------------
+
+CREATE VIEW cognee_memories WITH (security_invoker = true) AS
+SELECT m.id, m.user_id, m.session_id, m.content, m.memory_type, m.entities, m.relationships, m.confidence, m.access_count, m.last_accessed, m.created_at
+FROM memories AS m WHERE m.deleted_at IS NULL AND m.merged_into IS NULL;
+COMMENT ON VIEW cognee_memories IS 'memories under the name of the SQL schema documentation: what is remembered now, without the forgotten and the merged.';
+
+CREATE VIEW cognee_entities WITH (security_invoker = true) AS
+SELECT e.id, e.user_id, e.name, e.type, e.importance, e.mention_count, e.properties, e.created_at, e.updated_at
+FROM memory_entities AS e;
+COMMENT ON VIEW cognee_entities IS 'memory_entities under the name of the schema reference: the nodes of the graph.';
+
+CREATE VIEW cognee_graphs WITH (security_invoker = true) AS
+SELECT g.id, g.user_id, g.subject_id, s.name AS subject, g.predicate, g.object_id, o.name AS object, g.strength, g.memory_id, g.valid_from, g.valid_to, g.created_at
+FROM memory_relations AS g JOIN memory_entities AS s ON s.id = g.subject_id JOIN memory_entities AS o ON o.id = g.object_id;
+COMMENT ON VIEW cognee_graphs IS 'memory_relations under the name of the schema reference: the edges of the graph, with the names of both ends.';
+
+-- ----------------------------------------------------------------------------------------------------
+-- row-level security
+-- ----------------------------------------------------------------------------------------------------
+
+-- Tables without row-level security, each with its reason.
+INSERT INTO rls_exempt_tables (table_name, reason) VALUES
+    ('embedding_config', 'shared catalogue of embedding models, no tenant data');
+
+-- user_sessions: what it points to now must be the tenant's too.
+ALTER POLICY user_sessions_tenant ON user_sessions USING (user_id = (SELECT helix_tenant()))
+    WITH CHECK (user_id = (SELECT helix_tenant())
+        AND (memory_id IS NULL OR EXISTS (SELECT FROM memories AS target WHERE target.id = user_sessions.memory_id)));
+
+-- memories
+ALTER TABLE memories ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memories FORCE ROW LEVEL SECURITY;
+CREATE POLICY memories_tenant ON memories TO helix_app
+    USING (user_id = (SELECT helix_tenant()))
+    WITH CHECK (user_id = (SELECT helix_tenant())
+        AND (merged_into IS NULL OR helix_row_visible('public.memories', merged_into))
+        AND (project_id IS NULL OR EXISTS (SELECT FROM projects AS target WHERE target.id = memories.project_id))
+        AND (session_id IS NULL OR EXISTS (SELECT FROM user_sessions AS target WHERE target.id = memories.session_id)));
+CREATE POLICY memories_operator ON memories TO helix_operator USING (true) WITH CHECK (true);
+CREATE POLICY memories_readonly ON memories FOR SELECT TO helix_readonly USING (true);
+
+-- memory_entities
+ALTER TABLE memory_entities ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory_entities FORCE ROW LEVEL SECURITY;
+CREATE POLICY memory_entities_tenant ON memory_entities TO helix_app
+    USING (user_id = (SELECT helix_tenant()))
+    WITH CHECK (user_id = (SELECT helix_tenant()));
+CREATE POLICY memory_entities_operator ON memory_entities TO helix_operator USING (true) WITH CHECK (true);
+CREATE POLICY memory_entities_readonly ON memory_entities FOR SELECT TO helix_readonly USING (true);
+
+-- memory_entity_mentions
+ALTER TABLE memory_entity_mentions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory_entity_mentions FORCE ROW LEVEL SECURITY;
+CREATE POLICY memory_entity_mentions_tenant ON memory_entity_mentions TO helix_app
+    USING (user_id = (SELECT helix_tenant()))
+    WITH CHECK (user_id = (SELECT helix_tenant())
+        AND (entity_id IS NULL OR EXISTS (SELECT FROM memory_entities AS target WHERE target.id = memory_entity_mentions.entity_id))
+        AND (memory_id IS NULL OR EXISTS (SELECT FROM memories AS target WHERE target.id = memory_entity_mentions.memory_id)));
+CREATE POLICY memory_entity_mentions_operator ON memory_entity_mentions TO helix_operator USING (true) WITH CHECK (true);
+CREATE POLICY memory_entity_mentions_readonly ON memory_entity_mentions FOR SELECT TO helix_readonly USING (true);
+
+-- memory_relations
+ALTER TABLE memory_relations ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory_relations FORCE ROW LEVEL SECURITY;
+CREATE POLICY memory_relations_tenant ON memory_relations TO helix_app
+    USING (user_id = (SELECT helix_tenant()))
+    WITH CHECK (user_id = (SELECT helix_tenant())
+        AND (memory_id IS NULL OR EXISTS (SELECT FROM memories AS target WHERE target.id = memory_relations.memory_id))
+        AND (object_id IS NULL OR EXISTS (SELECT FROM memory_entities AS target WHERE target.id = memory_relations.object_id))
+        AND (subject_id IS NULL OR EXISTS (SELECT FROM memory_entities AS target WHERE target.id = memory_relations.subject_id)));
+CREATE POLICY memory_relations_operator ON memory_relations TO helix_operator USING (true) WITH CHECK (true);
+CREATE POLICY memory_relations_readonly ON memory_relations FOR SELECT TO helix_readonly USING (true);
+
+-- memory_embeddings
+ALTER TABLE memory_embeddings ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory_embeddings FORCE ROW LEVEL SECURITY;
+CREATE POLICY memory_embeddings_tenant ON memory_embeddings TO helix_app
+    USING (user_id = (SELECT helix_tenant()))
+    WITH CHECK (user_id = (SELECT helix_tenant())
+        AND (memory_id IS NULL OR EXISTS (SELECT FROM memories AS target WHERE target.id = memory_embeddings.memory_id)));
+CREATE POLICY memory_embeddings_operator ON memory_embeddings TO helix_operator USING (true) WITH CHECK (true);
+CREATE POLICY memory_embeddings_readonly ON memory_embeddings FOR SELECT TO helix_readonly USING (true);
+
+-- rag_knowledge
+ALTER TABLE rag_knowledge ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rag_knowledge FORCE ROW LEVEL SECURITY;
+CREATE POLICY rag_knowledge_tenant ON rag_knowledge TO helix_app
+    USING (user_id = (SELECT helix_tenant()))
+    WITH CHECK (user_id = (SELECT helix_tenant())
+        AND (project_id IS NULL OR EXISTS (SELECT FROM projects AS target WHERE target.id = rag_knowledge.project_id)));
+CREATE POLICY rag_knowledge_shared ON rag_knowledge FOR SELECT TO helix_app USING (user_id IS NULL AND (SELECT helix_tenant()) IS NOT NULL);
+CREATE POLICY rag_knowledge_operator ON rag_knowledge TO helix_operator USING (true) WITH CHECK (true);
+CREATE POLICY rag_knowledge_readonly ON rag_knowledge FOR SELECT TO helix_readonly USING (true);
+
+-- ----------------------------------------------------------------------------------------------------
+-- grants
+-- ----------------------------------------------------------------------------------------------------
+
+-- memory and knowledge
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON memories, memory_entities, memory_entity_mentions, memory_relations, memory_embeddings, rag_knowledge TO helix_app, helix_operator;
+GRANT
+    SELECT (id, user_id, session_id, project_id, agent_id, content, memory_type, entities, relationships, speaker, confidence, importance, access_count, last_accessed, source_response_id, conversation_id, valid_from, valid_to, merged_into, deleted_at, tags, metadata, created_at, updated_at)
+    ON memories TO helix_readonly;
+GRANT SELECT ON memory_entities, memory_entity_mentions, memory_relations, memory_embeddings, rag_knowledge TO helix_readonly;
+GRANT SELECT ON embedding_config TO helix_app, helix_readonly;
+GRANT SELECT, INSERT, UPDATE, DELETE ON embedding_config TO helix_operator;
+
+-- Views are security_invoker: what they show is what the reader may see beneath.
+GRANT SELECT ON cognee_memories, cognee_entities, cognee_graphs TO helix_app, helix_operator, helix_readonly;

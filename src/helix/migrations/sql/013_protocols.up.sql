@@ -1,0 +1,291 @@
+-- 013_protocols.up.sql: Protocols: MCP, LSP and ACP registries.
+-- Plain SQL in one transaction. The same objects, with more said about them, stand in sql/schema.
+
+-- ----------------------------------------------------------------------------------------------------
+-- protocol support
+-- ----------------------------------------------------------------------------------------------------
+
+-- mcp_servers: one row per MCP server. Written by the operator, the health probe and the sync of tools. Kept until removed.
+CREATE TABLE mcp_servers (
+    id            uuid         NOT NULL DEFAULT gen_random_uuid(),
+    name          varchar(255) NOT NULL,
+    type          varchar(100) NOT NULL DEFAULT 'remote',
+    transport     varchar(50)  NOT NULL DEFAULT 'streamable_http',
+    endpoint      varchar(500),
+    url           varchar(500) GENERATED ALWAYS AS (endpoint) STORED,
+    port          integer,
+    command       varchar(500),
+    args          jsonb        NOT NULL DEFAULT '[]',
+    capabilities  jsonb        NOT NULL DEFAULT '[]',
+    config        jsonb        NOT NULL DEFAULT '{}',
+    credentials   text,
+    key_id        varchar(64),
+    health_status varchar(50)  NOT NULL DEFAULT 'unknown',
+    last_health_check timestamptz,
+    enabled       boolean      NOT NULL DEFAULT true,
+    last_sync     timestamptz,
+    created_at    timestamptz  NOT NULL DEFAULT now(),
+    updated_at    timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT mcp_servers_pkey PRIMARY KEY (id),
+    CONSTRAINT mcp_servers_name_key UNIQUE (name),
+    CONSTRAINT mcp_servers_type_check CHECK (type IN ('local', 'remote')),
+    CONSTRAINT mcp_servers_transport_check CHECK (transport IN ('stdio', 'sse', 'streamable_http', 'websocket')),
+    CONSTRAINT mcp_servers_target_check CHECK (CASE type WHEN 'local' THEN command IS NOT NULL ELSE endpoint IS NOT NULL END),
+    CONSTRAINT mcp_servers_port_check CHECK (port BETWEEN 1 AND 65535),
+    CONSTRAINT mcp_servers_args_check CHECK (jsonb_typeof(args) = 'array'),
+    CONSTRAINT mcp_servers_credentials_check CHECK ((credentials IS NULL) = (key_id IS NULL)),
+    CONSTRAINT mcp_servers_health_status_check CHECK (health_status IN ('healthy', 'degraded', 'unhealthy', 'unknown'))
+);
+COMMENT ON TABLE mcp_servers IS 'Registry of MCP servers; their tools are in mcp_tools.';
+COMMENT ON COLUMN mcp_servers.type IS 'local: started by Helix with command; remote: reached at endpoint.';
+COMMENT ON COLUMN mcp_servers.url IS 'Derived: endpoint.';
+COMMENT ON COLUMN mcp_servers.port IS 'Port where it is not part of the endpoint; a stdio server has none.';
+COMMENT ON COLUMN mcp_servers.args IS 'Arguments of command: an array of texts.';
+COMMENT ON COLUMN mcp_servers.config IS 'Settings that are no secret.';
+COMMENT ON COLUMN mcp_servers.credentials IS 'Ciphertext of headers and environment that are secret, made with key_id. Never shown.';
+COMMENT ON COLUMN mcp_servers.key_id IS 'Which encryption key made the ciphertext.';
+COMMENT ON COLUMN mcp_servers.last_sync IS 'When its tools were listed last.';
+CREATE TRIGGER mcp_servers_set_updated_at BEFORE UPDATE ON mcp_servers FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- mcp_tools: one row per tool of an MCP server. Written by the sync of tools; enabled by the operator. Goes with its server.
+CREATE TABLE mcp_tools (
+    id            uuid         NOT NULL DEFAULT gen_random_uuid(),
+    server_id     uuid         NOT NULL,
+    name          varchar(255) NOT NULL,
+    description   text,
+    input_schema  jsonb        NOT NULL DEFAULT '{}',
+    output_schema jsonb,
+    enabled       boolean      NOT NULL DEFAULT true,
+    created_at    timestamptz  NOT NULL DEFAULT now(),
+    updated_at    timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT mcp_tools_pkey PRIMARY KEY (id),
+    CONSTRAINT mcp_tools_server_id_name_key UNIQUE (server_id, name),
+    CONSTRAINT mcp_tools_server_id_fkey FOREIGN KEY (server_id) REFERENCES mcp_servers (id) ON DELETE CASCADE
+);
+COMMENT ON TABLE mcp_tools IS 'Tools the MCP servers offer.';
+COMMENT ON COLUMN mcp_tools.input_schema IS 'JSON Schema of the arguments.';
+COMMENT ON COLUMN mcp_tools.enabled IS 'False: nobody may call it, whatever agent_permissions says.';
+CREATE TRIGGER mcp_tools_set_updated_at BEFORE UPDATE ON mcp_tools FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- acp_agents: one row per agent reached over the Agent Client Protocol. Written by the operator and the health probe.
+CREATE TABLE acp_agents (
+    id            uuid         NOT NULL DEFAULT gen_random_uuid(),
+    name          varchar(255) NOT NULL,
+    type          varchar(100) NOT NULL DEFAULT 'local',
+    endpoint      varchar(500),
+    url           varchar(500) GENERATED ALWAYS AS (endpoint) STORED,
+    command       varchar(500),
+    args          jsonb        NOT NULL DEFAULT '[]',
+    capabilities  jsonb        NOT NULL DEFAULT '[]',
+    config        jsonb        NOT NULL DEFAULT '{}',
+    credentials   text,
+    key_id        varchar(64),
+    health_status varchar(50)  NOT NULL DEFAULT 'unknown',
+    last_health_check timestamptz,
+    enabled       boolean      NOT NULL DEFAULT true,
+    last_sync     timestamptz,
+    created_at    timestamptz  NOT NULL DEFAULT now(),
+    updated_at    timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT acp_agents_pkey PRIMARY KEY (id),
+    CONSTRAINT acp_agents_name_key UNIQUE (name),
+    CONSTRAINT acp_agents_type_check CHECK (type IN ('local', 'remote')),
+    CONSTRAINT acp_agents_target_check CHECK (CASE type WHEN 'local' THEN command IS NOT NULL ELSE endpoint IS NOT NULL END),
+    CONSTRAINT acp_agents_args_check CHECK (jsonb_typeof(args) = 'array'),
+    CONSTRAINT acp_agents_credentials_check CHECK ((credentials IS NULL) = (key_id IS NULL)),
+    CONSTRAINT acp_agents_health_status_check CHECK (health_status IN ('healthy', 'degraded', 'unhealthy', 'unknown'))
+);
+COMMENT ON TABLE acp_agents IS 'Registry of agents reached over the Agent Client Protocol.';
+COMMENT ON COLUMN acp_agents.type IS 'local: started by Helix with command; remote: reached at endpoint.';
+COMMENT ON COLUMN acp_agents.url IS 'Derived: endpoint.';
+COMMENT ON COLUMN acp_agents.credentials IS 'Ciphertext of headers and environment that are secret, made with key_id. Never shown.';
+COMMENT ON COLUMN acp_agents.key_id IS 'Which encryption key made the ciphertext.';
+COMMENT ON COLUMN acp_agents.last_sync IS 'When its abilities were asked for last.';
+CREATE TRIGGER acp_agents_set_updated_at BEFORE UPDATE ON acp_agents FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- lsp_servers: one row per language server. Written by the operator and the health probe.
+CREATE TABLE lsp_servers (
+    id            uuid         NOT NULL DEFAULT gen_random_uuid(),
+    name          varchar(255) NOT NULL,
+    language      varchar(100) NOT NULL,
+    command       varchar(500) NOT NULL,
+    args          jsonb        NOT NULL DEFAULT '[]',
+    file_patterns jsonb        NOT NULL DEFAULT '[]',
+    workspace     varchar(1000),
+    capabilities  jsonb        NOT NULL DEFAULT '[]',
+    config        jsonb        NOT NULL DEFAULT '{}',
+    health_status varchar(50)  NOT NULL DEFAULT 'unknown',
+    last_health_check timestamptz,
+    enabled       boolean      NOT NULL DEFAULT true,
+    last_sync     timestamptz,
+    created_at    timestamptz  NOT NULL DEFAULT now(),
+    updated_at    timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT lsp_servers_pkey PRIMARY KEY (id),
+    CONSTRAINT lsp_servers_name_key UNIQUE (name),
+    CONSTRAINT lsp_servers_args_check CHECK (jsonb_typeof(args) = 'array'),
+    CONSTRAINT lsp_servers_file_patterns_check CHECK (jsonb_typeof(file_patterns) = 'array'),
+    CONSTRAINT lsp_servers_health_status_check CHECK (health_status IN ('healthy', 'degraded', 'unhealthy', 'unknown'))
+);
+COMMENT ON TABLE lsp_servers IS 'Registry of language servers.';
+COMMENT ON COLUMN lsp_servers.file_patterns IS 'Files it serves, e.g. ["*.py"].';
+COMMENT ON COLUMN lsp_servers.workspace IS 'Directory it works in.';
+COMMENT ON COLUMN lsp_servers.last_sync IS 'When its abilities were asked for last.';
+
+-- Which servers serve this language?
+CREATE INDEX lsp_servers_language_idx ON lsp_servers (language);
+CREATE TRIGGER lsp_servers_set_updated_at BEFORE UPDATE ON lsp_servers FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- protocol_metrics: one row per call to a server or agent; how it went, nothing of what was said. Written by the protocol
+-- clients; inserted once. Partitioned by UTC month on the UUIDv7 id; kept 90 days, then the month is dropped.
+CREATE TABLE protocol_metrics (
+    id            uuid         NOT NULL DEFAULT uuidv7(),
+    protocol      varchar(20)  NOT NULL,
+    server_id     uuid,
+    server_name   varchar(255),
+    operation     varchar(100) NOT NULL,
+    status        varchar(20)  NOT NULL,
+    duration_ms   integer      NOT NULL,
+    error_message text,
+    metadata      jsonb        NOT NULL DEFAULT '{}',
+    created_at    timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT protocol_metrics_pkey PRIMARY KEY (id),
+    CONSTRAINT protocol_metrics_protocol_check CHECK (protocol IN ('mcp', 'lsp', 'acp', 'embedding')),
+    CONSTRAINT protocol_metrics_status_check CHECK (status IN ('success', 'error', 'timeout')),
+    CONSTRAINT protocol_metrics_duration_ms_check CHECK (duration_ms >= 0)
+) PARTITION BY RANGE (id);
+
+CREATE TABLE protocol_metrics_default PARTITION OF protocol_metrics DEFAULT;
+COMMENT ON TABLE protocol_metrics IS 'How calls to MCP servers, ACP agents, language servers and embedding models went. Holds no tenant data.';
+COMMENT ON COLUMN protocol_metrics.server_id IS 'Joins mcp_servers, acp_agents, lsp_servers or embedding_config, as protocol says; no FK.';
+COMMENT ON COLUMN protocol_metrics.server_name IS 'Name at that time; stays when the server is removed.';
+
+-- How does this server do?
+CREATE INDEX protocol_metrics_server_id_idx ON protocol_metrics (server_id) WHERE server_id IS NOT NULL;
+
+-- How did calls go between two moments? Rows lie in time order, so block ranges suffice.
+CREATE INDEX protocol_metrics_created_at_idx ON protocol_metrics USING brin (created_at) WITH (autosummarize = on);
+
+-- protocol_cache: one row per cached answer of a registry (lists of tools, abilities). Written by the protocol clients; swept
+-- after expires_at. Only for what is the same for all tenants.
+CREATE TABLE protocol_cache (
+    id         uuid         NOT NULL DEFAULT gen_random_uuid(),
+    key        varchar(255) NOT NULL,
+    protocol   varchar(20),
+    data       jsonb        NOT NULL,
+    expires_at timestamptz  NOT NULL,
+    created_at timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT protocol_cache_pkey PRIMARY KEY (id),
+    CONSTRAINT protocol_cache_key_key UNIQUE (key),
+    CONSTRAINT protocol_cache_protocol_check CHECK (protocol IN ('mcp', 'lsp', 'acp', 'embedding'))
+);
+COMMENT ON TABLE protocol_cache IS 'Cached answers of registries. Never anything of a tenant.';
+
+-- What has expired?
+CREATE INDEX protocol_cache_expires_at_idx ON protocol_cache (expires_at);
+
+-- vector_documents: one row per document (or piece of one) of a user, for search. Written by the knowledge API. Kept until
+-- deleted; erased with its user.
+CREATE TABLE vector_documents (
+    id                  uuid        NOT NULL DEFAULT uuidv7(),
+    user_id             uuid        NOT NULL,
+    project_id          uuid,
+    parent_id           uuid,
+    chunk_number        integer     NOT NULL DEFAULT 0,
+    title               text        NOT NULL,
+    content             text        NOT NULL,
+    metadata            jsonb       NOT NULL DEFAULT '{}',
+    embedding           vector,
+    embedding_config_id uuid,
+    created_at          timestamptz NOT NULL DEFAULT now(),
+    updated_at          timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT vector_documents_pkey PRIMARY KEY (id),
+    CONSTRAINT vector_documents_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES vector_documents (id) ON DELETE CASCADE,
+    CONSTRAINT vector_documents_embedding_config_id_fkey FOREIGN KEY (embedding_config_id) REFERENCES embedding_config (id),
+    CONSTRAINT vector_documents_embedding_check CHECK ((embedding IS NULL) = (embedding_config_id IS NULL)),
+    CONSTRAINT vector_documents_chunk_number_check CHECK (chunk_number >= 0)
+);
+COMMENT ON TABLE vector_documents IS 'Documents of a user, whole or in pieces, with their vectors.';
+COMMENT ON COLUMN vector_documents.parent_id IS 'Document this is a piece of; NULL for a whole one.';
+COMMENT ON COLUMN vector_documents.chunk_number IS 'Order of the piece in its document, from 0.';
+COMMENT ON COLUMN vector_documents.embedding IS 'Vector of the content; its length follows from the model. Search compares only vectors of one embedding_config_id.';
+COMMENT ON COLUMN vector_documents.embedding_config_id IS 'Model that made the vector.';
+
+-- Which documents does this tenant have?
+CREATE INDEX vector_documents_user_id_idx ON vector_documents (user_id, embedding_config_id);
+
+-- Which documents belong to this project?
+CREATE INDEX vector_documents_project_id_idx ON vector_documents (project_id) WHERE project_id IS NOT NULL;
+
+-- Which pieces does this document have?
+CREATE INDEX vector_documents_parent_id_idx ON vector_documents (parent_id, chunk_number) WHERE parent_id IS NOT NULL;
+
+-- Which vectors did this model make?
+CREATE INDEX vector_documents_embedding_config_id_idx ON vector_documents (embedding_config_id) WHERE embedding_config_id IS NOT NULL;
+
+-- Which documents hold these words?
+CREATE INDEX vector_documents_content_idx ON vector_documents USING gin (to_tsvector('simple', title || ' ' || content));
+CREATE TRIGGER vector_documents_set_updated_at BEFORE UPDATE ON vector_documents FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- ----------------------------------------------------------------------------------------------------
+-- relationships
+-- ----------------------------------------------------------------------------------------------------
+ALTER TABLE vector_documents ADD CONSTRAINT vector_documents_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
+ALTER TABLE vector_documents ADD CONSTRAINT vector_documents_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE SET NULL;
+
+-- ----------------------------------------------------------------------------------------------------
+-- compatibility views
+-- ----------------------------------------------------------------------------------------------------
+
+CREATE VIEW acp_servers WITH (security_invoker = true) AS
+SELECT a.id, a.name, a.type, a.url, a.endpoint, a.command, a.args, a.capabilities, a.health_status, a.enabled, a.last_sync, a.created_at
+FROM acp_agents AS a;
+COMMENT ON VIEW acp_servers IS 'acp_agents under the name of the upstream schema, without credentials.';
+
+-- Partitions of last month, this one and the three ahead.
+SELECT helix_create_partitions(1, 3);
+
+-- ----------------------------------------------------------------------------------------------------
+-- row-level security
+-- ----------------------------------------------------------------------------------------------------
+
+-- Tables without row-level security, each with its reason.
+INSERT INTO rls_exempt_tables (table_name, reason) VALUES
+    ('mcp_servers',      'shared registry; the credentials column is not granted to tenants'),
+    ('mcp_tools',        'shared registry, no tenant data'),
+    ('acp_agents',       'shared registry; the credentials column is not granted to tenants'),
+    ('lsp_servers',      'shared registry, no tenant data'),
+    ('protocol_metrics', 'how calls to shared servers went, nothing of what was said'),
+    ('protocol_cache',   'answers of shared registries, the same for all tenants');
+
+-- vector_documents
+ALTER TABLE vector_documents ENABLE ROW LEVEL SECURITY;
+ALTER TABLE vector_documents FORCE ROW LEVEL SECURITY;
+CREATE POLICY vector_documents_tenant ON vector_documents TO helix_app
+    USING (user_id = (SELECT helix_tenant()))
+    WITH CHECK (user_id = (SELECT helix_tenant())
+        AND (parent_id IS NULL OR helix_row_visible('public.vector_documents', parent_id))
+        AND (project_id IS NULL OR EXISTS (SELECT FROM projects AS target WHERE target.id = vector_documents.project_id)));
+CREATE POLICY vector_documents_operator ON vector_documents TO helix_operator USING (true) WITH CHECK (true);
+CREATE POLICY vector_documents_readonly ON vector_documents FOR SELECT TO helix_readonly USING (true);
+
+-- ----------------------------------------------------------------------------------------------------
+-- grants
+-- ----------------------------------------------------------------------------------------------------
+
+-- memory and knowledge
+GRANT SELECT, INSERT, UPDATE, DELETE ON vector_documents TO helix_app, helix_operator;
+GRANT SELECT ON vector_documents TO helix_readonly;
+
+-- protocols. Credentials of servers are ciphertext for the operator only.
+GRANT
+    SELECT (id, name, type, transport, endpoint, url, port, command, args, capabilities, config, key_id, health_status, last_health_check, enabled, last_sync, created_at, updated_at)
+    ON mcp_servers TO helix_app, helix_readonly;
+GRANT
+    SELECT (id, name, type, endpoint, url, command, args, capabilities, config, key_id, health_status, last_health_check, enabled, last_sync, created_at, updated_at)
+    ON acp_agents TO helix_app, helix_readonly;
+GRANT SELECT ON mcp_tools, lsp_servers, protocol_cache, protocol_metrics TO helix_app, helix_readonly;
+GRANT SELECT, INSERT, UPDATE, DELETE ON mcp_servers, mcp_tools, acp_agents, lsp_servers, protocol_cache TO helix_operator;
+GRANT INSERT ON protocol_metrics TO helix_app, helix_operator;
+GRANT SELECT ON protocol_metrics TO helix_operator;
+
+-- Views are security_invoker: what they show is what the reader may see beneath.
+GRANT SELECT ON acp_servers TO helix_app, helix_operator, helix_readonly;
