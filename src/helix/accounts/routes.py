@@ -1,0 +1,260 @@
+"""The HTTP surface of accounts: /api/auth, /api/me, /api/keys, /api/users."""
+
+import os
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+
+from helix.accounts import service
+from helix.accounts.domain import Accounts
+from helix.accounts.errors import BadPassword, LoginRefused, ScopeMissing, SessionInvalid
+from helix.accounts.passwords import NO_PASSWORD
+from helix.accounts.policy import RANDOM_BYTES
+from helix.accounts.render import shown_key, shown_user
+from helix.accounts.types import Principal, Scope, UserRole, UserStatus
+from helix.core.db import Role
+
+__all__ = ["router"]
+
+Line = StringConstraints(
+    strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$"
+)
+Email = StringConstraints(
+    strip_whitespace=True,
+    max_length=255,
+    pattern=r"^[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]+$",
+)
+RATE_LIMIT_MAX = 1_000_000
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RegisterBody(_Body):
+    """A new account."""
+
+    email: Annotated[str, Email]
+    password: SecretStr | None = Field(
+        default=None, description="None for an account that only uses API keys."
+    )
+    username: Annotated[str, Line] | None = None
+    name: Annotated[str, Line] | None = None
+    role: UserRole = UserRole.USER
+
+
+class LoginBody(_Body):
+    """An address or user name, and its password."""
+
+    login: str = Field(max_length=255)
+    password: SecretStr = Field(max_length=1_024)
+
+
+class PasswordBody(_Body):
+    """A change of one's own password."""
+
+    old_password: SecretStr = Field(max_length=1_024)
+    new_password: SecretStr = Field(max_length=1_024)
+
+
+class KeyBody(_Body):
+    """A new key for oneself; it can do no more than who makes it."""
+
+    name: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    scopes: frozenset[Scope] = frozenset({Scope.COMPLETIONS})
+    rate_limit: int = Field(default=1_000, ge=0, le=RATE_LIMIT_MAX)
+    expires_at: AwareDatetime | None = None
+
+
+class KeyChange(_Body):
+    """What can be changed of a key: its name."""
+
+    name: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class UserChange(_Body):
+    """What an admin can change of an account."""
+
+    status: UserStatus | None = None
+    role: UserRole | None = None
+
+
+def router(accounts: Accounts) -> APIRouter:
+    """Return the routes of accounts. Errors are raised as HelixError for the app to render."""
+    api = APIRouter(prefix="/api", tags=["accounts"])
+    store, clock = accounts.store, accounts.clock
+
+    async def caller(request: Request) -> Principal:
+        header = request.headers.get("authorization")
+        return await accounts.identify(None if header is None else header.encode("latin-1"))
+
+    Caller = Annotated[Principal, Depends(caller)]  # noqa: N806 - a type
+
+    def admin(principal: Caller) -> Principal:
+        if not principal.allows(Scope.ADMIN) or principal.role is not UserRole.ADMIN:
+            raise ScopeMissing(Scope.ADMIN.value)
+        return principal
+
+    Admin = Annotated[Principal, Depends(admin)]  # noqa: N806 - a type
+
+    @api.post("/auth/register", status_code=201)
+    async def register(body: RegisterBody, _: Admin) -> dict[str, Any]:
+        """Make an account. Only an admin may: a Helix is not open to whoever finds it."""
+        hashed = NO_PASSWORD
+        if body.password is not None:
+            hashed = await accounts.passwords.hash(body.password.get_secret_value())
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            user = await store.insert_user(
+                conn,
+                user_id=uuid4(),
+                email=body.email,
+                username=body.username,
+                name=body.name,
+                role=body.role,
+                password_hash=hashed,
+            )
+        return shown_user(user)
+
+    @api.post("/auth/login")
+    async def login(body: LoginBody) -> dict[str, Any]:
+        """Open a session; the token is shown this once."""
+        if "\0" in body.login:
+            raise LoginRefused
+        async with accounts.db.connection(Role.OPERATOR) as conn:
+            facts = await store.find_login(conn, login=body.login)
+        user = await service.check_login(
+            accounts.passwords, facts, password=body.password.get_secret_value()
+        )
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            session = await service.open_session(
+                conn,
+                store,
+                accounts.tokens,
+                user=user,
+                session_id=uuid4(),
+                ttl_s=accounts.session_ttl_s,
+                now=clock.now(),
+            )
+        return {
+            "token": session.token,
+            "token_type": "Bearer",
+            "expires_at": session.expires_at,
+            "user": shown_user(user),
+        }
+
+    @api.post("/auth/logout", status_code=204)
+    async def logout(principal: Caller) -> None:
+        """End the session that calls."""
+        if principal.session_id is None:
+            raise SessionInvalid
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            await store.revoke_session(
+                conn,
+                session_id=principal.session_id,
+                user_id=principal.user_id,
+                now=clock.now(),
+            )
+
+    @api.get("/me")
+    async def me(principal: Caller) -> dict[str, Any]:
+        """Tell who calls, with what rights."""
+        async with accounts.db.connection(Role.OPERATOR) as conn:
+            user = await store.get_user(conn, user_id=principal.user_id)
+        return {
+            "user": shown_user(user),
+            "api_key_id": principal.api_key_id,
+            "session_id": principal.session_id,
+            "scopes": sorted(scope.value for scope in principal.scopes),
+            "rate_limit": principal.rate_limit,
+            "expires_at": principal.expires_at,
+        }
+
+    @api.post("/me/password", status_code=204)
+    async def change_password(body: PasswordBody, principal: Caller) -> None:
+        """Change one's own password; every session ends, this one too."""
+        async with accounts.db.connection(Role.OPERATOR) as conn:
+            stored = await store.get_password_hash(conn, user_id=principal.user_id)
+        if not await accounts.passwords.fits(body.old_password.get_secret_value(), stored):
+            raise BadPassword("the old password is wrong")
+        hashed = await accounts.passwords.hash(body.new_password.get_secret_value())
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            await service.change_password(
+                conn, store, user_id=principal.user_id, password_hash=hashed, now=clock.now()
+            )
+
+    @api.get("/keys")
+    async def list_keys(principal: Caller) -> dict[str, Any]:
+        """List one's own keys, newest first."""
+        async with accounts.db.connection(Role.OPERATOR) as conn:
+            keys = await store.list_keys(conn, user_id=principal.user_id)
+        return {"data": [shown_key(key) for key in keys]}
+
+    @api.post("/keys", status_code=201)
+    async def create_key(body: KeyBody, principal: Caller) -> dict[str, Any]:
+        """Make a key for oneself; `key` is shown this once."""
+        now = clock.now()
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            made = await service.make_child_key(
+                conn,
+                store,
+                parent=principal,
+                key_id=uuid4(),
+                noise=os.urandom(RANDOM_BYTES),
+                name=body.name,
+                scopes=body.scopes,
+                rate_limit=body.rate_limit,
+                expires_at=body.expires_at,
+                now=now,
+            )
+        return {"key": made.key, **shown_key(made.record)}
+
+    @api.get("/keys/{key_id}")
+    async def get_key(key_id: UUID, principal: Caller) -> dict[str, Any]:
+        """Show one of one's own keys."""
+        async with accounts.db.connection(Role.OPERATOR) as conn:
+            return shown_key(await store.get_key(conn, key_id=key_id, user_id=principal.user_id))
+
+    @api.patch("/keys/{key_id}")
+    async def rename_key(key_id: UUID, body: KeyChange, principal: Caller) -> dict[str, Any]:
+        """Rename one of one's own keys."""
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            return shown_key(
+                await store.rename_key(
+                    conn, key_id=key_id, user_id=principal.user_id, name=body.name
+                )
+            )
+
+    @api.delete("/keys/{key_id}")
+    async def revoke_key(key_id: UUID, principal: Caller) -> dict[str, Any]:
+        """Revoke one of one's own keys: no process accepts it a second later."""
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            return shown_key(
+                await store.revoke_key(
+                    conn, key_id=key_id, user_id=principal.user_id, now=clock.now()
+                )
+            )
+
+    @api.get("/users")
+    async def list_users(_: Admin, after_id: UUID | None = None) -> dict[str, Any]:
+        """List accounts, oldest first, 100 a page; go on with the last id as `after_id`."""
+        async with accounts.db.connection(Role.OPERATOR) as conn:
+            users = await store.list_users(conn, after_id=after_id, max_count=100)
+        return {"data": [shown_user(user) for user in users]}
+
+    @api.patch("/users/{user_id}")
+    async def change_user(user_id: UUID, body: UserChange, _: Admin) -> dict[str, Any]:
+        """Suspend, activate or mark as deleted; make an admin or take it back."""
+        now: datetime = clock.now()
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            if body.role is not None:
+                await service.change_role(conn, store, user_id=user_id, role=body.role)
+            if body.status is not None:
+                await service.change_status(
+                    conn, store, user_id=user_id, status=body.status, now=now
+                )
+            return shown_user(await store.get_user(conn, user_id=user_id))
+
+    return api
