@@ -1,0 +1,135 @@
+"""The one file that wires the domains together into one ASGI application.
+
+`/v1`, `/health`, `/ready` and `/metrics` go straight to the gateway; everything else is FastAPI.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from helix import __version__, accounts, gateway, ledger, providers
+from helix.core.clock import Clock
+from helix.core.config import Settings
+from helix.core.crypto import Keyring
+from helix.core.db import Database
+from helix.core.errors import BadInput, Conflict, HelixError, NotFound
+from helix.core.ids import IdSource
+from helix.core.log import get_log
+
+__all__ = ["App", "build"]
+
+_log = get_log(__name__)
+_SESSION_PURPOSE = "helix session tokens"
+
+
+class App:
+    """All of Helix behind one HTTP port."""
+
+    def __init__(self, settings: Settings, db: Database, keyring: Keyring, clock: Clock) -> None:
+        self._accounts = accounts.build(
+            db, settings, signing_keys=keyring.derived(_SESSION_PURPOSE), clock=clock
+        )
+        self._providers = providers.build(db, settings, keyring=keyring, clock=clock)
+        self._ledger = ledger.build(db)
+        self._gateway = gateway.build(
+            db,
+            settings,
+            accounts=self._accounts,
+            providers=self._providers,
+            ledger=self._ledger,
+            clock=clock,
+        )
+        self._api = _api(self._accounts, clock)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one HTTP request, or the server's start and stop."""
+        if scope["type"] == "http":
+            handler = self._gateway if self._gateway.handles(scope["path"]) else self._api
+            await handler(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        """Start the domains, lowest floor first; stop them in the opposite order."""
+        await receive()
+        async with AsyncExitStack() as stack:
+            self._accounts.start()
+            stack.push_async_callback(self._accounts.stop)
+            for part in (self._providers, self._ledger, self._gateway):
+                await part.start()
+                stack.push_async_callback(part.stop)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            self._gateway.begin_stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def build(settings: Settings, db: Database, keyring: Keyring, clock: Clock) -> App:
+    """Return the ASGI application of a server; it starts and stops with its lifespan."""
+    return App(settings, db, keyring, clock)
+
+
+def _api(people: accounts.Accounts, clock: Clock) -> FastAPI:
+    api = FastAPI(
+        title="Helix",
+        version=__version__,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # its pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    api.include_router(accounts.router(people))
+    ids = IdSource()
+
+    def shown(error: HelixError, request_id: str) -> Response:
+        headers = {name.decode(): value.decode() for name, value in gateway.error_headers(error)}
+        return Response(
+            gateway.error_body(error, request_id),
+            error.status,
+            {**headers, "x-helix-request-id": request_id},
+            "application/json",
+        )
+
+    def handler(
+        translate: Callable[[Any, str], HelixError],
+    ) -> Callable[[Request, Exception], Awaitable[Response]]:
+        async def handle(request: Request, exc: Exception) -> Response:
+            request_id = str(ids.next(clock.now()))
+            if translate is _unexpected:
+                _log.error("request_failed", exc=exc, request_id=request_id, path=request.url.path)
+            return shown(translate(exc, request_id), request_id)
+
+        return handle
+
+    api.add_exception_handler(HelixError, handler(lambda exc, _: exc))
+    api.add_exception_handler(RequestValidationError, handler(_invalid))
+    api.add_exception_handler(HTTPException, handler(_http))
+    api.add_exception_handler(Exception, handler(_unexpected))
+    return api
+
+
+def _invalid(exc: RequestValidationError, _: str) -> HelixError:
+    """Name the first field at fault, without what was sent: it may be a password."""
+    first = exc.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    return BadInput(f"{where}: {first['msg']}", param=where)
+
+
+def _http(exc: HTTPException, _: str) -> HelixError:
+    if exc.status_code == 404:
+        return NotFound("there is no such route")
+    if exc.status_code == 405:
+        return _MethodNotAllowed("this route does not take that method")
+    return BadInput(str(exc.detail))
+
+
+def _unexpected(_: Exception, request_id: str) -> HelixError:
+    return gateway.unexpected(request_id)
+
+
+class _MethodNotAllowed(Conflict):
+    code = "method_not_allowed"
+    status = 405
