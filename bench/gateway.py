@@ -7,8 +7,9 @@ completion, so the provider costs next to nothing) and an nginx that proxies to 
 them in turn with wrk. Needs `nginx` and `wrk` on the PATH (Debian: apt-get install nginx wrk).
 
 Printed per target: calls a second, CPU microseconds a call of the proxying process by /proc (and
-of PostgreSQL, all of its processes), latency. Then, at half of Helix's rate, open loop, what
-Helix adds to nginx's latency, and to the first byte of a stream.
+of PostgreSQL, all of its processes), latency. A saturated nginx handles many calls per wake-up,
+which no lightly loaded one does; so then both are driven at the same rate, half of what Helix
+can, open loop: CPU a call again, and what Helix adds to latency and to a stream's first byte.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -77,7 +78,7 @@ def _events() -> str:
     """Return the fixed answer as a stream of events, one word a chunk."""
     head = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "model": "bench"}
     lines = []
-    for word in ["Forty", "-two", " is", " the", " answer", "."] * 8:
+    for word in ["Forty", "-two", " is", " the", " answer", "."] * 3:
         choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
         lines.append({**head, "created": 1, "choices": [choice]})
     last = {"index": 0, "delta": {}, "finish_reason": "stop"}
@@ -226,22 +227,48 @@ def _print_load(targets: list[Target]) -> None:
 
 
 def _print_half_load(nginx: Target, helix: Target, rate: float, seconds: float) -> None:
-    print(f"\nat {rate:.0f} calls/s, open loop, ms to the first byte of the body")
-    print(f"{'':24} {'nginx p50':>10} {'p99':>7} {'Helix p50':>10} {'p99':>7} {'added p50':>10}")
-    for label, stream in (("whole answers", False), ("streams", True)):
-        found = {}
+    print(f"\nat {rate:.0f} calls/s for both, open loop; ms to the first byte of the body")
+    print(
+        f"{'':24} {'CPU us/call':>12} {'+PostgreSQL':>12} {'x nginx':>8} {'p50 ms':>7}"
+        f" {'p99 ms':>7} {'added p50':>10} {'added p99':>10}"
+    )
+    for label, stream in (("whole", False), ("stream", True)):
+        before: Paced | None = None
         for target in (nginx, helix):
             url, model = target.url, target.model
             if stream and target is nginx:
-                target.url = target.url.replace("/v1/", "/sse/v1/")
+                url = url.replace("/v1/", "/sse/v1/")
             elif stream:
-                target.model = "bench-sse/bench"
-            found[target.name] = _quantiles(
-                asyncio.run(_paced(target, rate, seconds, stream=stream))
+                model = "bench-sse/bench"
+            paced = _pace(replace(target, url=url, model=model), rate, seconds, stream=stream)
+            more = ""
+            if before is not None:
+                more = f" {paced.p50_ms - before.p50_ms:10.2f} {paced.p99_ms - before.p99_ms:10.2f}"
+            times = 1.0 if before is None else paced.cpu_us / before.cpu_us
+            print(
+                f"{target.name + ', ' + label:24.24} {paced.cpu_us:12.0f} {paced.postgres_us:12.0f}"
+                f" {times:8.1f} {paced.p50_ms:7.2f} {paced.p99_ms:7.2f}{more}"
             )
-            target.url, target.model = url, model
-        (n50, n99), (h50, h99) = found[nginx.name], found[helix.name]
-        print(f"{label:24} {n50:10.2f} {n99:7.2f} {h50:10.2f} {h99:7.2f} {h50 - n50:10.2f}")
+            before = before or paced
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """What calls at a fixed rate cost and took."""
+
+    cpu_us: float
+    postgres_us: float
+    p50_ms: float
+    p99_ms: float
+
+
+def _pace(target: Target, rate: float, seconds: float, *, stream: bool) -> Paced:
+    before, before_pg = cpu_s_of(target.pid), _postgres_cpu(target)
+    taken = asyncio.run(_paced(target, rate, seconds, stream=stream))
+    calls = int(rate * seconds)
+    cpu, postgres = cpu_s_of(target.pid) - before, _postgres_cpu(target) - before_pg
+    p50, p99 = _quantiles(taken)
+    return Paced(cpu / calls * 1e6, postgres / calls * 1e6, p50, p99)
 
 
 def _set_up(helix: Helix, provider_port: int) -> str:

@@ -34,6 +34,7 @@ from bench.processes import Helix, free_port, start
 from rigs.ledger import Entry, Ledger, compare
 
 _MODEL = "rig/echo"
+SWEEP_MOST_S = 30.0
 
 
 class Provider:
@@ -51,7 +52,8 @@ class Provider:
         body = json.loads(await request.read())
         op = body["messages"][-1]["content"]
         self.calls[op] += 1
-        if not await self._is_committed(request.headers.get("x-request-id", "")):
+        request_id = request.headers.get("x-request-id", "")
+        if not await asyncio.shield(asyncio.create_task(self._is_committed(request_id))):
             self.uncommitted.append(op)
         text = " ".join([f"answer to {op}:", *(f"word{n}" for n in range(len(op) * 7 % 40))])
         usage = {"prompt_tokens": len(op), "completion_tokens": len(text.split())}
@@ -104,7 +106,13 @@ class Provider:
                     )
             except asyncpg.DataError:
                 return False
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (
+                OSError,
+                TimeoutError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ):
                 self._conn = None
                 await asyncio.sleep(0.05)
         return False
@@ -142,7 +150,15 @@ class Rig:
         killer = asyncio.create_task(self._killer(clients))
         await asyncio.gather(*clients)
         await killer
+        await asyncio.to_thread(self._wait_for_the_sweep)
         await runner.cleanup()
+
+    def _wait_for_the_sweep(self) -> None:
+        """What a killed gateway left open is closed by the next one, within half a minute."""
+        deadline = time.monotonic() + SWEEP_MOST_S
+        open_calls = "SELECT count(*) FROM llm_requests WHERE status IN ('pending', 'running')"
+        while self._running().sql(open_calls) and time.monotonic() < deadline:
+            time.sleep(0.2)
 
     def _register(self, upstream: int) -> None:
         helix = self._running()

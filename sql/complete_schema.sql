@@ -199,6 +199,147 @@ END $$;
 
 COMMENT ON FUNCTION public.conversations_keep_head() IS 'Trigger: owner and last_sequence of a conversation are not edited by hand.';
 
+CREATE TABLE public.background_tasks (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    queue character varying(100) DEFAULT 'default'::character varying NOT NULL,
+    task_type character varying(100) NOT NULL,
+    task_name character varying(255),
+    user_id uuid,
+    session_id uuid,
+    project_id uuid,
+    correlation_id character varying(255),
+    parent_task_id uuid,
+    payload jsonb DEFAULT '{}'::jsonb NOT NULL,
+    config jsonb DEFAULT '{}'::jsonb NOT NULL,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
+    status public.task_status DEFAULT 'pending'::public.task_status NOT NULL,
+    priority public.task_priority DEFAULT 'normal'::public.task_priority NOT NULL,
+    progress numeric(5,2) DEFAULT 0 NOT NULL,
+    progress_message text,
+    checkpoint jsonb,
+    retry_count integer DEFAULT 0 NOT NULL,
+    max_retries integer DEFAULT 3 NOT NULL,
+    retry_delay_seconds integer DEFAULT 60 NOT NULL,
+    error_message text,
+    error_history jsonb DEFAULT '[]'::jsonb NOT NULL,
+    result jsonb,
+    worker_id character varying(255),
+    attempt integer DEFAULT 0 NOT NULL,
+    lease_until timestamp with time zone,
+    fencing_token bigint DEFAULT 0 NOT NULL,
+    lost_count smallint DEFAULT 0 NOT NULL,
+    blocked_by integer DEFAULT 0 NOT NULL,
+    unique_key character varying(255),
+    spend_cap_usd numeric(20,12),
+    last_heartbeat timestamp with time zone,
+    deadline timestamp with time zone,
+    required_cpu_cores numeric(6,2) DEFAULT 0 NOT NULL,
+    required_memory_mb integer DEFAULT 0 NOT NULL,
+    notification_config jsonb DEFAULT '{}'::jsonb NOT NULL,
+    scheduled_at timestamp with time zone DEFAULT now() NOT NULL,
+    started_at timestamp with time zone,
+    completed_at timestamp with time zone,
+    deleted_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT background_tasks_attempt_check CHECK ((attempt >= 0)),
+    CONSTRAINT background_tasks_blocked_by_check CHECK ((blocked_by >= 0)),
+    CONSTRAINT background_tasks_ended_check CHECK (((status = ANY (ARRAY['completed'::public.task_status, 'failed'::public.task_status, 'cancelled'::public.task_status, 'dead_letter'::public.task_status])) = (completed_at IS NOT NULL))),
+    CONSTRAINT background_tasks_fencing_token_check CHECK ((fencing_token >= 0)),
+    CONSTRAINT background_tasks_held_check CHECK (((status = ANY (ARRAY['queued'::public.task_status, 'running'::public.task_status, 'stuck'::public.task_status])) = (worker_id IS NOT NULL))),
+    CONSTRAINT background_tasks_lost_count_check CHECK ((lost_count >= 0)),
+    CONSTRAINT background_tasks_max_retries_check CHECK ((max_retries >= 0)),
+    CONSTRAINT background_tasks_progress_check CHECK (((progress >= (0)::numeric) AND (progress <= (100)::numeric))),
+    CONSTRAINT background_tasks_required_check CHECK (((required_cpu_cores >= (0)::numeric) AND (required_memory_mb >= 0))),
+    CONSTRAINT background_tasks_retry_count_check CHECK ((retry_count >= 0)),
+    CONSTRAINT background_tasks_retry_delay_seconds_check CHECK ((retry_delay_seconds >= 0)),
+    CONSTRAINT background_tasks_spend_cap_usd_check CHECK ((spend_cap_usd >= (0)::numeric))
+)
+PARTITION BY RANGE (id);
+
+ALTER TABLE ONLY public.background_tasks FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.background_tasks IS 'The task queue: one row per task, from enqueueing to its end.';
+
+COMMENT ON COLUMN public.background_tasks.queue IS 'Which workers take it: they are started for queues.';
+
+COMMENT ON COLUMN public.background_tasks.task_type IS 'Which handler runs it.';
+
+COMMENT ON COLUMN public.background_tasks.task_name IS 'Name for people; NULL: the type says it.';
+
+COMMENT ON COLUMN public.background_tasks.user_id IS 'Tenant; NULL for the work of Helix itself.';
+
+COMMENT ON COLUMN public.background_tasks.correlation_id IS 'Ties together what belongs to one undertaking.';
+
+COMMENT ON COLUMN public.background_tasks.parent_task_id IS 'Joins background_tasks; no FK because the parent''s month may be dropped sooner.';
+
+COMMENT ON COLUMN public.background_tasks.config IS 'How to run it: timeout, backoff, queue.';
+
+COMMENT ON COLUMN public.background_tasks.progress IS 'Percent done, 0 to 100.';
+
+COMMENT ON COLUMN public.background_tasks.checkpoint IS 'Where the next attempt goes on.';
+
+COMMENT ON COLUMN public.background_tasks.retry_count IS 'Failed attempts so far.';
+
+COMMENT ON COLUMN public.background_tasks.max_retries IS 'Attempts after the first, before the task goes to dead_letter_queue.';
+
+COMMENT ON COLUMN public.background_tasks.retry_delay_seconds IS 'Base of the wait before the next attempt.';
+
+COMMENT ON COLUMN public.background_tasks.error_message IS 'Error of the last failed attempt.';
+
+COMMENT ON COLUMN public.background_tasks.error_history IS 'Errors of all attempts, oldest first.';
+
+COMMENT ON COLUMN public.background_tasks.worker_id IS 'Who holds it while queued, running or stuck: task_workers.id, or the name a worker of dequeue_background_task() gave; NULL otherwise.';
+
+COMMENT ON COLUMN public.background_tasks.attempt IS 'Attempts begun; 0 before the first.';
+
+COMMENT ON COLUMN public.background_tasks.lease_until IS 'Until when a worker of dequeue_background_task() holds the task. NULL for Helix''s own workers: the lease of task_workers holds for all their tasks.';
+
+COMMENT ON COLUMN public.background_tasks.fencing_token IS 'Grows with every claim; a worker may write only while it still holds the newest.';
+
+COMMENT ON COLUMN public.background_tasks.lost_count IS 'Attempts that ended with the death of their worker; the third sends the task to dead_letter_queue.';
+
+COMMENT ON COLUMN public.background_tasks.blocked_by IS 'Tasks it still waits for (task_dependencies).';
+
+COMMENT ON COLUMN public.background_tasks.unique_key IS 'Key it holds in task_unique_keys; NULL: none.';
+
+COMMENT ON COLUMN public.background_tasks.spend_cap_usd IS 'Paused when the model calls it caused have cost so much; NULL: no cap.';
+
+COMMENT ON COLUMN public.background_tasks.last_heartbeat IS 'Last sign of life of the worker on this task.';
+
+COMMENT ON COLUMN public.background_tasks.deadline IS 'After this moment the task is not begun any more; NULL: never too late.';
+
+COMMENT ON COLUMN public.background_tasks.required_cpu_cores IS 'Cores the worker must have to spare.';
+
+COMMENT ON COLUMN public.background_tasks.required_memory_mb IS 'Memory in MiB the worker must have to spare.';
+
+COMMENT ON COLUMN public.background_tasks.notification_config IS 'Whom to tell: webhooks and for which events.';
+
+COMMENT ON COLUMN public.background_tasks.scheduled_at IS 'Not to be begun before this moment.';
+
+COMMENT ON COLUMN public.background_tasks.deleted_at IS 'When the task was put away; it no longer shows and is not run.';
+
+CREATE FUNCTION public.dequeue_background_task(p_worker_id character varying, p_max_cpu_cores numeric DEFAULT NULL::numeric, p_max_memory_mb integer DEFAULT NULL::integer, p_task_types text[] DEFAULT NULL::text[], p_lease interval DEFAULT '00:01:00'::interval) RETURNS SETOF public.background_tasks
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    WITH due AS (
+        SELECT t.id FROM public.background_tasks AS t
+        WHERE t.status = 'pending' AND t.scheduled_at <= now() AND t.blocked_by = 0 AND t.deleted_at IS NULL AND (t.deadline IS NULL OR t.deadline > now())
+          AND (p_max_cpu_cores IS NULL OR t.required_cpu_cores <= p_max_cpu_cores)
+          AND (p_max_memory_mb IS NULL OR t.required_memory_mb <= p_max_memory_mb)
+          AND (p_task_types IS NULL OR t.task_type = ANY (p_task_types))
+          AND NOT EXISTS (SELECT FROM public.task_controls AS k WHERE k.paused_at IS NOT NULL
+                          AND ((k.scope = 'type' AND k.name = t.task_type) OR (k.scope = 'queue' AND k.name = t.queue)))
+        ORDER BY t.priority, t.created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+    UPDATE public.background_tasks AS t
+    SET status = 'running', worker_id = p_worker_id, attempt = t.attempt + 1, fencing_token = t.fencing_token + 1,
+        started_at = clock_timestamp(), last_heartbeat = clock_timestamp(), lease_until = clock_timestamp() + p_lease
+    FROM due WHERE t.id = due.id
+    RETURNING t.*
+$$;
+
+COMMENT ON FUNCTION public.dequeue_background_task(p_worker_id character varying, p_max_cpu_cores numeric, p_max_memory_mb integer, p_task_types text[], p_lease interval) IS 'Takes the most urgent due task that fits the given cores and MiB (NULL = any), leases it to the worker and returns it; no row when there is none. Write results only while fencing_token is still the one returned, and set worker_id to NULL with the last status.';
+
 CREATE FUNCTION public.distributed_memory_events_keep() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public'
@@ -316,7 +457,7 @@ CREATE TABLE public.conversation_events (
     recorded_xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
     CONSTRAINT conversation_events_entity_count_check CHECK ((entity_count >= 0)),
     CONSTRAINT conversation_events_event_data_check CHECK ((jsonb_typeof(event_data) = 'object'::text)),
-    CONSTRAINT conversation_events_event_type_check CHECK (((event_type)::text = ANY ((ARRAY['message.added'::character varying, 'message.updated'::character varying, 'message.deleted'::character varying, 'entity.extracted'::character varying, 'relationship.created'::character varying, 'debate.started'::character varying, 'debate.completed'::character varying, 'context.compressed'::character varying, 'snapshot.created'::character varying, 'conversation.paused'::character varying, 'conversation.resumed'::character varying])::text[]))),
+    CONSTRAINT conversation_events_event_type_check CHECK ((event_type IN ('message.added', 'message.updated', 'message.deleted', 'entity.extracted', 'relationship.created', 'debate.started', 'debate.completed', 'context.compressed', 'snapshot.created', 'conversation.paused', 'conversation.resumed'))),
     CONSTRAINT conversation_events_message_id_check CHECK ((((event_type)::text !~~ 'message.%'::text) OR (message_id IS NOT NULL))),
     CONSTRAINT conversation_events_sequence_number_check CHECK ((sequence_number >= 1)),
     CONSTRAINT conversation_events_tokens_check CHECK ((tokens >= 0))
@@ -420,7 +561,7 @@ CREATE TABLE public.distributed_memory_events (
     CONSTRAINT distributed_memory_events_deleted_check CHECK (((((event_type)::text <> 'deleted'::text) AND (redacted_at IS NULL)) OR ((content IS NULL) AND (embedding IS NULL) AND (tags = '[]'::jsonb) AND (entities = '[]'::jsonb) AND (relationships = '[]'::jsonb) AND (metadata = '{}'::jsonb) AND (removed = '{}'::jsonb)))),
     CONSTRAINT distributed_memory_events_embedding_check CHECK (((embedding IS NULL) OR (embedding_model IS NOT NULL))),
     CONSTRAINT distributed_memory_events_entities_check CHECK ((jsonb_typeof(entities) = 'array'::text)),
-    CONSTRAINT distributed_memory_events_event_type_check CHECK (((event_type)::text = ANY ((ARRAY['created'::character varying, 'updated'::character varying, 'deleted'::character varying, 'merged'::character varying])::text[]))),
+    CONSTRAINT distributed_memory_events_event_type_check CHECK ((event_type IN ('created', 'updated', 'deleted', 'merged'))),
     CONSTRAINT distributed_memory_events_hlc_check CHECK ((hlc >= 0)),
     CONSTRAINT distributed_memory_events_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
     CONSTRAINT distributed_memory_events_merged_from_check CHECK ((jsonb_typeof(merged_from) = 'array'::text)),
@@ -506,7 +647,7 @@ CREATE TABLE public.conversation_snapshots (
     CONSTRAINT conversation_snapshots_messages_check CHECK ((jsonb_typeof(messages) = 'array'::text)),
     CONSTRAINT conversation_snapshots_sequence_number_check CHECK ((sequence_number >= 0)),
     CONSTRAINT conversation_snapshots_size_bytes_check CHECK ((size_bytes >= 0)),
-    CONSTRAINT conversation_snapshots_snapshot_type_check CHECK (((snapshot_type)::text = ANY ((ARRAY['periodic'::character varying, 'on_demand'::character varying, 'compression'::character varying, 'checkpoint'::character varying])::text[]))),
+    CONSTRAINT conversation_snapshots_snapshot_type_check CHECK ((snapshot_type IN ('periodic', 'on_demand', 'compression', 'checkpoint'))),
     CONSTRAINT conversation_snapshots_total_tokens_check CHECK ((total_tokens >= 0))
 );
 
@@ -591,6 +732,20 @@ $$;
 
 COMMENT ON FUNCTION public.get_memory_event_history(p_memory_id uuid, p_limit integer) IS 'Events of one memory in the order of the fold (hlc, node, id), oldest first; at most 10,000.';
 
+CREATE FUNCTION public.get_stale_tasks(p_silent_for interval DEFAULT '00:05:00'::interval) RETURNS TABLE(task_id uuid, task_type character varying, status public.task_status, worker_id character varying, last_sign_at timestamp with time zone, silent_for interval, lease_until timestamp with time zone, attempt integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    SELECT t.id, t.task_type, t.status, t.worker_id, sign.at, now() - sign.at, coalesce(t.lease_until, w.lease_until), t.attempt
+    FROM public.background_tasks AS t
+    LEFT JOIN public.task_workers AS w ON w.id = t.worker_id
+    CROSS JOIN LATERAL (SELECT coalesce(t.last_heartbeat, t.started_at, t.created_at) AS at) AS sign
+    WHERE t.status IN ('queued', 'running', 'stuck') AND t.deleted_at IS NULL AND sign.at < now() - p_silent_for
+    ORDER BY sign.at
+$$;
+
+COMMENT ON FUNCTION public.get_stale_tasks(p_silent_for interval) IS 'Tasks picked up or running without a sign of life for so long (5 minutes), the longest silent first.';
+
 CREATE TABLE public.cross_session_patterns (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     user_id uuid,
@@ -609,7 +764,7 @@ CREATE TABLE public.cross_session_patterns (
     CONSTRAINT cross_session_patterns_examples_check CHECK ((jsonb_typeof(examples) = 'array'::text)),
     CONSTRAINT cross_session_patterns_frequency_check CHECK ((frequency >= 1)),
     CONSTRAINT cross_session_patterns_global_check CHECK (((user_id IS NOT NULL) OR (examples = '[]'::jsonb))),
-    CONSTRAINT cross_session_patterns_pattern_type_check CHECK (((pattern_type)::text = ANY ((ARRAY['user_intent'::character varying, 'debate_strategy'::character varying, 'entity_cooccurrence'::character varying, 'user_preference'::character varying, 'conversation_flow'::character varying, 'provider_performance'::character varying])::text[]))),
+    CONSTRAINT cross_session_patterns_pattern_type_check CHECK ((pattern_type IN ('user_intent', 'debate_strategy', 'entity_cooccurrence', 'user_preference', 'conversation_flow', 'provider_performance'))),
     CONSTRAINT cross_session_patterns_seen_check CHECK ((last_seen >= first_seen))
 );
 
@@ -907,6 +1062,559 @@ CREATE FUNCTION public.helix_sha256(content text) RETURNS bytea
 
 COMMENT ON FUNCTION public.helix_sha256(content text) IS 'SHA-256 (32 bytes) of a text in UTF-8: used where exact duplicates must be refused by an index.';
 
+CREATE FUNCTION public.helix_task_workers_deleted() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+BEGIN
+    PERFORM helix_tasks_lost(OLD.id, NULL, true);
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_task_workers_deleted() IS 'Trigger: a worker that is struck off gives its tasks back, whoever strikes it off.';
+
+CREATE FUNCTION public.helix_tasks_allowance(p_type text) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    limits task_controls;
+    v_room integer := 2147483647;
+    v_now timestamptz;
+BEGIN
+    SELECT * INTO limits FROM task_controls WHERE scope = 'type' AND name = p_type FOR NO KEY UPDATE;
+    v_now := clock_timestamp();
+    IF limits.concurrency_max IS NOT NULL THEN
+        v_room := limits.concurrency_max - (SELECT count(*) FROM background_tasks AS t
+                                            WHERE t.status IN ('queued', 'running', 'stuck') AND t.task_type = p_type);
+    END IF;
+    IF limits.rate_max IS NOT NULL THEN
+        v_room := least(v_room, floor(extract(epoch FROM v_now
+            - greatest(limits.rate_used_until, v_now - make_interval(secs => limits.rate_period_s))) * limits.rate_max / limits.rate_period_s + 1e-6)::integer);
+    END IF;
+    RETURN greatest(0, v_room);
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_allowance(p_type text) IS 'How many tasks of a limited type may be claimed now; holds the type''s row until the end of the transaction.';
+
+CREATE FUNCTION public.helix_tasks_claim(p_worker_id text, p_queues text[], p_types text[], p_max integer, p_begin integer, p_suspects integer) RETURNS TABLE(id uuid, task_type character varying, status public.task_status, payload text, config text, checkpoint text, user_id uuid, fencing_token bigint, attempt integer, retry_count integer, max_retries integer, retry_delay_seconds integer, deadline timestamp with time zone, spend_cap_usd numeric, created_at timestamp with time zone, correlation_id character varying, parent_task_id uuid, lost_count smallint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    lane record;
+    v_left integer := p_max;
+    v_begin integer := p_begin;
+    v_suspects integer := p_suspects;
+    v_room integer;
+    v_ids uuid[];
+    v_free uuid[];
+    v_waited integer;     -- a lane that another claim holds
+    v_round integer;
+    v_pass integer;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'tasks are claimed in READ COMMITTED transactions' USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    -- The key-share lock keeps a reclaim, which deletes the worker, from passing between this check and the claim.
+    PERFORM FROM task_workers AS w WHERE w.id = p_worker_id AND w.lease_until > clock_timestamp() FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease of worker % has run out', p_worker_id USING ERRCODE = 'HX001';
+    END IF;
+
+    FOR v_round IN 1 .. 2 LOOP
+        FOR lane IN
+            SELECT l.id, l.task_type, l.suspect, head.seq, (k.concurrency_max IS NOT NULL OR k.rate_max IS NOT NULL) AS limited
+            FROM task_lanes AS l
+            LEFT JOIN LATERAL (SELECT c.last_seq, c.snapshot, c.gap_xids FROM task_claims AS c WHERE c.lane = l.id ORDER BY c.id DESC LIMIT 1) AS c ON true
+            LEFT JOIN task_controls AS k ON k.scope = 'type' AND k.name = l.task_type
+            LEFT JOIN task_controls AS q ON q.scope = 'queue' AND q.name = l.queue
+            LEFT JOIN LATERAL (SELECT s.seq FROM task_stream AS s WHERE s.lane = l.id AND s.seq > coalesce(c.last_seq, 0) ORDER BY s.seq LIMIT 1) AS head ON true
+            WHERE (p_queues IS NULL OR l.queue = ANY (p_queues))
+              AND l.task_type = ANY (p_types)
+              AND k.paused_at IS NULL AND q.paused_at IS NULL
+              AND (head.seq IS NOT NULL OR cardinality(c.gap_xids) > 0
+                   OR EXISTS (SELECT FROM pg_snapshot_xip(c.snapshot) AS x JOIN task_stream AS s ON s.lane = l.id AND s.xid = x WHERE s.seq <= c.last_seq))
+            ORDER BY l.priority, head.seq NULLS FIRST
+        LOOP
+            EXIT WHEN v_left <= 0;
+            v_room := CASE WHEN lane.suspect THEN least(v_left, v_suspects) ELSE v_left END;
+            CONTINUE WHEN v_room <= 0;
+            -- In the first round lanes held by others are passed over; if nothing was found, the second waits for the first of them.
+            IF v_round = 1 THEN
+                IF NOT pg_try_advisory_xact_lock(826201, lane.id) THEN
+                    v_waited := coalesce(v_waited, lane.id);
+                    CONTINUE;
+                END IF;
+            ELSE
+                CONTINUE WHEN lane.id <> v_waited;
+                PERFORM pg_advisory_xact_lock(826201, lane.id);
+            END IF;
+            IF lane.limited THEN
+                v_room := least(v_room, helix_tasks_allowance(lane.task_type));
+                CONTINUE WHEN v_room <= 0;
+            END IF;
+            -- Entries of tasks that were cancelled or paused meanwhile are passed over, so one pass may bring fewer than there is room for.
+            FOR v_pass IN 1 .. 1000 LOOP
+                v_ids := helix_tasks_pass(lane.id, p_worker_id, v_room);
+                EXIT WHEN v_ids IS NULL;
+
+                -- IS NOT DISTINCT FROM keeps the planner off the index on status, which is full of dead entries under an old snapshot.
+                v_free := ARRAY(SELECT t.id FROM background_tasks AS t
+                                WHERE t.id = ANY (v_ids) AND t.status IS NOT DISTINCT FROM 'pending' AND t.blocked_by = 0 AND t.deleted_at IS NULL
+                                  AND t.scheduled_at <= clock_timestamp()
+                                FOR NO KEY UPDATE SKIP LOCKED);
+                IF cardinality(v_free) < cardinality(v_ids) THEN
+                    INSERT INTO task_timers (due_at, task_id)
+                    SELECT clock_timestamp() + interval '1 second', t.id FROM background_tasks AS t
+                    WHERE t.id = ANY (v_ids) AND t.id <> ALL (v_free) AND t.status IS NOT DISTINCT FROM 'pending' AND t.blocked_by = 0
+                      AND t.deleted_at IS NULL AND t.scheduled_at <= clock_timestamp();
+                END IF;
+                CONTINUE WHEN cardinality(v_free) = 0;
+                IF lane.limited THEN
+                    UPDATE task_controls AS k SET rate_used_until = greatest(k.rate_used_until, clock_timestamp() - make_interval(secs => k.rate_period_s))
+                        + make_interval(secs => k.rate_period_s / k.rate_max * cardinality(v_free))
+                    WHERE k.scope = 'type' AND k.name = lane.task_type AND k.rate_max IS NOT NULL;
+                END IF;
+                RETURN QUERY
+                    UPDATE background_tasks AS t
+                    SET status = CASE WHEN f.place <= v_begin THEN 'running'::task_status ELSE 'queued' END,
+                        worker_id = p_worker_id, attempt = t.attempt + 1, fencing_token = t.fencing_token + 1, lease_until = NULL,
+                        started_at = CASE WHEN f.place <= v_begin THEN clock_timestamp() END, last_heartbeat = clock_timestamp()
+                    FROM (SELECT i.id, row_number() OVER () AS place FROM unnest(v_ids) AS i (id) WHERE i.id = ANY (v_free)) AS f
+                    WHERE t.id = ANY (v_free) AND t.id = f.id
+                    RETURNING t.id, t.task_type, t.status, t.payload::text, t.config::text, t.checkpoint::text, t.user_id, t.fencing_token, t.attempt,
+                              t.retry_count, t.max_retries, t.retry_delay_seconds, t.deadline, t.spend_cap_usd, t.created_at, t.correlation_id, t.parent_task_id,
+                              t.lost_count;
+                v_left := v_left - cardinality(v_free);
+                v_begin := greatest(0, v_begin - cardinality(v_free));
+                v_suspects := CASE WHEN lane.suspect THEN v_suspects - cardinality(v_free) ELSE v_suspects END;
+                v_room := v_room - cardinality(v_free);
+                EXIT WHEN v_room <= 0;
+            END LOOP;
+        END LOOP;
+        EXIT WHEN v_left < p_max OR v_waited IS NULL;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_claim(p_worker_id text, p_queues text[], p_types text[], p_max integer, p_begin integer, p_suspects integer) IS 'Leases ready tasks to a worker whose lease is valid; SQLSTATE HX001 when it is not.';
+
+CREATE FUNCTION public.helix_tasks_deleted() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+BEGIN
+    DELETE FROM task_events AS e USING old_rows AS o WHERE e.task_id = o.id;
+    DELETE FROM task_execution_history AS h USING old_rows AS o WHERE h.task_id = o.id;
+    DELETE FROM task_unique_keys AS k USING old_rows AS o WHERE k.key = o.unique_key AND k.task_id = o.id;
+    DELETE FROM task_dependencies AS d USING old_rows AS o WHERE d.task_id = o.id;
+    IF EXISTS (SELECT FROM task_dependencies) THEN
+        PERFORM helix_tasks_unblock('{}', (SELECT array_agg(id) FROM old_rows));
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_deleted() IS 'Trigger: what belongs to a deleted task goes with it.';
+
+CREATE FUNCTION public.helix_tasks_errors(history jsonb, entry jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    SELECT CASE WHEN jsonb_array_length(history) >= 20 THEN history - 0 ELSE history END || jsonb_build_array(entry)
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_errors(history jsonb, entry jsonb) IS 'Appends an error to error_history, which keeps the last 20.';
+
+CREATE FUNCTION public.helix_tasks_inserted() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    ready record;
+BEGIN
+    INSERT INTO task_events (task_id, user_id, event_type, data)
+    SELECT n.id, n.user_id, 'task.created',
+           CASE WHEN n.parent_task_id IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('parent_task_id', n.parent_task_id) END
+    FROM new_rows AS n;
+
+    SELECT array_agg(n.id) AS ids, array_agg(n.queue::text) AS queues, array_agg(n.task_type::text) AS types,
+           array_agg(n.priority) AS priorities, array_agg(n.lost_count > 0) AS suspects, array_agg(n.scheduled_at) AS dues
+    INTO ready
+    FROM new_rows AS n WHERE n.status = 'pending' AND n.blocked_by = 0 AND n.deleted_at IS NULL;
+    IF ready.ids IS NOT NULL THEN
+        PERFORM helix_tasks_offer(ready.ids, ready.queues, ready.types, ready.priorities, ready.suspects, ready.dues);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_inserted() IS 'Trigger: a new task gets its event and its place in the queue, whoever inserts it.';
+
+CREATE FUNCTION public.helix_tasks_lost(p_worker_id text, p_ids uuid[], p_wait boolean) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    v_ids uuid[];
+    v_count integer;
+BEGIN
+    IF p_wait THEN
+        v_ids := ARRAY(SELECT t.id FROM background_tasks AS t WHERE t.worker_id = p_worker_id AND (p_ids IS NULL OR t.id = ANY (p_ids))
+                       ORDER BY t.id FOR NO KEY UPDATE);
+    ELSE
+        v_ids := ARRAY(SELECT t.id FROM background_tasks AS t WHERE t.worker_id = p_worker_id AND (p_ids IS NULL OR t.id = ANY (p_ids))
+                       ORDER BY t.id FOR NO KEY UPDATE SKIP LOCKED);
+    END IF;
+    UPDATE background_tasks AS t
+    SET status = CASE WHEN t.status <> 'queued' AND t.lost_count >= 2 THEN 'dead_letter'::task_status ELSE 'pending' END,
+        completed_at = CASE WHEN t.status <> 'queued' AND t.lost_count >= 2 THEN clock_timestamp() END,
+        lost_count = t.lost_count + (t.status <> 'queued')::int, worker_id = NULL, lease_until = NULL,
+        scheduled_at = least(t.scheduled_at, clock_timestamp()),
+        error_message = 'the worker died', error_history = helix_tasks_errors(t.error_history,
+            jsonb_build_object('attempt', t.attempt, 'error', 'the worker died', 'worker_id', t.worker_id, 'at', clock_timestamp()))
+    WHERE t.id = ANY (v_ids) AND t.worker_id IS NOT DISTINCT FROM p_worker_id;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_lost(p_worker_id text, p_ids uuid[], p_wait boolean) IS 'Takes tasks back from a dead worker (all, or those given); returns how many.';
+
+CREATE FUNCTION public.helix_tasks_offer(p_ids uuid[], p_queues text[], p_types text[], p_priorities public.task_priority[], p_suspects boolean[], p_dues timestamp with time zone[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_ms bigint := (extract(epoch FROM v_now) * 1000)::bigint;
+    v_ready integer;
+    v_sleeping bigint;
+    v_woken bigint;
+BEGIN
+    INSERT INTO task_lanes (queue, task_type, priority, suspect)
+    SELECT DISTINCT o.queue, o.task_type, o.priority, o.suspect
+    FROM unnest(p_queues, p_types, p_priorities, p_suspects) AS o (queue, task_type, priority, suspect)
+    WHERE NOT EXISTS (SELECT FROM task_lanes AS l WHERE l.queue = o.queue AND l.task_type = o.task_type
+                      AND l.priority = o.priority AND l.suspect = o.suspect);
+
+    INSERT INTO task_stream (lane, task_id)
+    SELECT l.id, o.id
+    FROM unnest(p_ids, p_queues, p_types, p_priorities, p_suspects, p_dues) WITH ORDINALITY
+         AS o (id, queue, task_type, priority, suspect, due_at, place)
+    JOIN (SELECT min(f.id) AS id, f.queue, f.task_type, f.priority, f.suspect FROM task_lanes AS f
+          GROUP BY f.queue, f.task_type, f.priority, f.suspect) AS l
+      ON l.queue = o.queue AND l.task_type = o.task_type AND l.priority = o.priority AND l.suspect = o.suspect
+    WHERE o.due_at <= v_now
+    ORDER BY o.place;
+    GET DIAGNOSTICS v_ready = ROW_COUNT;
+
+    IF v_ready < cardinality(p_ids) THEN
+        INSERT INTO task_timers (due_at, task_id)
+        SELECT o.due_at, o.id FROM unnest(p_ids, p_dues) AS o (id, due_at) WHERE o.due_at > v_now;
+    END IF;
+    IF v_ready > 0 THEN
+        SELECT last_value INTO v_sleeping FROM task_sleeping_until;
+        IF v_sleeping >= v_ms THEN
+            SELECT last_value INTO v_woken FROM task_woken_at;
+            IF v_ms - v_woken NOT BETWEEN 0 AND 4 THEN
+                PERFORM setval('task_woken_at', v_ms);
+                PERFORM pg_notify('helix_tasks', '');
+            END IF;
+        END IF;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_offer(p_ids uuid[], p_queues text[], p_types text[], p_priorities public.task_priority[], p_suspects boolean[], p_dues timestamp with time zone[]) IS 'Puts pending tasks into their lanes or sets their timers, and wakes a sleeping worker.';
+
+CREATE FUNCTION public.helix_tasks_pass(p_lane integer, p_worker_id text, p_max integer) RETURNS uuid[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    prev record;
+    v_ids uuid[];
+BEGIN
+    SELECT c.last_seq, c.snapshot, c.gap_xids, c.gap_dones, c.gap_uptos INTO prev
+    FROM task_claims AS c WHERE c.lane = p_lane ORDER BY c.id DESC LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT 0::bigint AS last_seq, NULL::pg_snapshot AS snapshot, '{}'::xid8[] AS gap_xids, '{}'::bigint[] AS gap_dones, '{}'::bigint[] AS gap_uptos
+        INTO prev;
+    END IF;
+
+    WITH gap AS MATERIALIZED (
+        -- Gaps still being claimed, and transactions that the last claim saw running and that have brought numbers since.
+        SELECT g.xid, g.done, g.upto FROM unnest(prev.gap_xids, prev.gap_dones, prev.gap_uptos) AS g (xid, done, upto)
+        UNION ALL
+        SELECT x, 0, prev.last_seq FROM pg_snapshot_xip(prev.snapshot) AS x
+        WHERE EXISTS (SELECT FROM task_stream AS s WHERE s.lane = p_lane AND s.xid = x AND s.seq <= prev.last_seq)
+    ), late AS (
+        SELECT s.seq, s.task_id, g.xid FROM gap AS g
+        CROSS JOIN LATERAL (SELECT s.seq, s.task_id FROM task_stream AS s
+                            WHERE s.lane = p_lane AND s.xid = g.xid AND s.seq > g.done AND s.seq <= g.upto ORDER BY s.seq LIMIT p_max) AS s
+        ORDER BY s.seq LIMIT p_max
+    ), fresh AS (
+        SELECT s.seq, s.task_id FROM task_stream AS s WHERE s.lane = p_lane AND s.seq > prev.last_seq ORDER BY s.seq LIMIT p_max
+    ), taken AS MATERIALIZED (
+        SELECT u.* FROM (SELECT seq, task_id, xid, 0 AS kind FROM late
+                         UNION ALL SELECT seq, task_id, NULL, 1 FROM fresh) AS u
+        ORDER BY u.kind, u.seq LIMIT p_max
+    ), open_gap AS (
+        SELECT g.xid, d.done, g.upto FROM gap AS g
+        CROSS JOIN LATERAL (SELECT coalesce(max(t.seq), g.done) AS done FROM taken AS t WHERE t.xid = g.xid) AS d
+        WHERE EXISTS (SELECT FROM task_stream AS s WHERE s.lane = p_lane AND s.xid = g.xid AND s.seq > d.done AND s.seq <= g.upto)
+    ), written AS (
+        INSERT INTO task_claims (lane, worker_id, last_seq, tasks, snapshot, gap_xids, gap_dones, gap_uptos)
+        SELECT p_lane, p_worker_id, coalesce(max(t.seq) FILTER (WHERE t.kind = 1), prev.last_seq), count(*), pg_current_snapshot(),
+               coalesce((SELECT array_agg(o.xid) FROM open_gap AS o), '{}'),
+               coalesce((SELECT array_agg(o.done) FROM open_gap AS o), '{}'),
+               coalesce((SELECT array_agg(o.upto) FROM open_gap AS o), '{}')
+        FROM taken AS t HAVING count(*) > 0)
+    SELECT array_agg(t.task_id ORDER BY t.kind, t.seq) INTO v_ids FROM taken AS t;
+    RETURN v_ids;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_pass(p_lane integer, p_worker_id text, p_max integer) IS 'Moves a lane''s mark over ready tasks and returns their ids; under the lane''s advisory lock only.';
+
+CREATE FUNCTION public.helix_tasks_reclaim() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    dead record;
+    v_count integer := 0;
+BEGIN
+    FOR dead IN SELECT w.id FROM task_workers AS w WHERE w.lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED LOOP
+        v_count := v_count + helix_tasks_lost(dead.id, NULL, false);
+        -- While a transaction of the dead worker still holds one of its tasks, the worker stays listed and is looked at again.
+        DELETE FROM task_workers AS w WHERE w.id = dead.id
+            AND NOT EXISTS (SELECT FROM background_tasks AS t WHERE t.worker_id = dead.id AND t.status IN ('queued', 'running', 'stuck'));
+    END LOOP;
+    FOR dead IN SELECT t.worker_id AS id, array_agg(t.id) AS ids FROM background_tasks AS t
+                WHERE t.lease_until < clock_timestamp() AND t.status IN ('queued', 'running', 'stuck') GROUP BY t.worker_id LOOP
+        v_count := v_count + helix_tasks_lost(dead.id, dead.ids, false);
+    END LOOP;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_reclaim() IS 'Takes tasks back from workers whose lease has run out; any worker may call it at any time.';
+
+CREATE FUNCTION public.helix_tasks_ripen(p_max integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    v_due uuid[];
+    ready record;
+BEGIN
+    WITH due AS (
+        SELECT m.id FROM task_timers AS m WHERE m.due_at <= clock_timestamp() ORDER BY m.due_at LIMIT p_max FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM task_timers AS m USING due AS d WHERE m.id = d.id RETURNING m.task_id)
+    SELECT array_agg(DISTINCT g.task_id) INTO v_due FROM gone AS g;
+    IF v_due IS NULL THEN
+        RETURN 0;
+    END IF;
+    SELECT array_agg(t.id) AS ids, array_agg(t.queue::text) AS queues, array_agg(t.task_type::text) AS types,
+           array_agg(t.priority) AS priorities, array_agg(t.lost_count > 0) AS suspects, array_agg(t.scheduled_at) AS dues
+    INTO ready
+    FROM background_tasks AS t
+    WHERE t.id = ANY (v_due) AND t.status IS NOT DISTINCT FROM 'pending' AND t.blocked_by = 0 AND t.deleted_at IS NULL
+      AND t.scheduled_at <= clock_timestamp();
+    IF ready.ids IS NOT NULL THEN
+        PERFORM helix_tasks_offer(ready.ids, ready.queues, ready.types, ready.priorities, ready.suspects, ready.dues);
+    END IF;
+    RETURN cardinality(v_due);
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_ripen(p_max integer) IS 'Offers tasks whose scheduled moment has come; returns how many timers it took.';
+
+CREATE FUNCTION public.helix_tasks_trim(p_max integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    lane record;
+    v_upto bigint;
+    v_deleted integer;
+    v_count integer := 0;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(826202, 0) THEN
+        RETURN 0;
+    END IF;
+    FOR lane IN
+        SELECT l.id, l.trimmed_seq, c.id AS claim_id, c.last_seq, c.snapshot, c.gap_xids FROM task_lanes AS l
+        CROSS JOIN LATERAL (SELECT c.* FROM task_claims AS c WHERE c.lane = l.id ORDER BY c.id DESC LIMIT 1) AS c
+        WHERE c.last_seq > l.trimmed_seq
+    LOOP
+        EXIT WHEN v_count >= p_max;
+        WITH used AS (
+            SELECT s.seq FROM task_stream AS s WHERE s.lane = lane.id AND s.seq > lane.trimmed_seq AND s.seq <= lane.last_seq
+              AND pg_visible_in_snapshot(s.xid, lane.snapshot) AND s.xid <> ALL (lane.gap_xids)
+            ORDER BY s.seq LIMIT p_max - v_count
+        ), gone AS (
+            DELETE FROM task_stream AS s USING used AS u WHERE s.lane = lane.id AND s.seq = u.seq RETURNING s.seq)
+        SELECT count(*), max(seq) INTO v_deleted, v_upto FROM gone;
+        v_count := v_count + v_deleted;
+        -- The mark stays before the first row that is left, so that late rows are found by a later trim.
+        UPDATE task_lanes AS l SET trimmed_seq = coalesce(
+                (SELECT s.seq - 1 FROM task_stream AS s WHERE s.lane = lane.id AND s.seq > lane.trimmed_seq ORDER BY s.seq LIMIT 1), lane.last_seq)
+        WHERE l.id = lane.id AND v_deleted > 0;
+        DELETE FROM task_claims AS c WHERE c.lane = lane.id AND c.id < lane.claim_id;
+    END LOOP;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_trim(p_max integer) IS 'Deletes at most p_max used-up rows of task_stream and the claims they came by; one at a time does it.';
+
+CREATE FUNCTION public.helix_tasks_unblock(p_completed uuid[], p_ended uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+BEGIN
+    WITH freed AS (
+        DELETE FROM task_dependencies WHERE after_task_id = ANY (p_completed) RETURNING task_id
+    ), counted AS (
+        SELECT task_id, count(*) AS fewer FROM freed GROUP BY task_id)
+    UPDATE background_tasks AS t SET blocked_by = greatest(0, t.blocked_by - c.fewer)
+    FROM counted AS c WHERE t.id = c.task_id;
+
+    WITH orphaned AS (
+        DELETE FROM task_dependencies WHERE after_task_id = ANY (p_ended) RETURNING task_id, after_task_id
+    ), one AS (
+        SELECT DISTINCT ON (task_id) task_id, after_task_id FROM orphaned)
+    UPDATE background_tasks AS t
+    SET status = 'cancelled', completed_at = clock_timestamp(), error_message = format('task %s, which it waited for, did not complete', o.after_task_id)
+    FROM one AS o WHERE t.id = o.task_id AND t.status IN ('pending', 'paused');
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_unblock(p_completed uuid[], p_ended uuid[]) IS 'Frees the tasks that waited for completed ones and cancels those that waited for others.';
+
+CREATE FUNCTION public.helix_tasks_updated() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    v_changed integer;
+    v_allowed integer;
+    v_left integer;      -- attempts that ended
+    v_ended integer;     -- tasks that reached an end
+    v_unique integer;
+    v_waiting integer;
+    refused record;
+    ready record;
+BEGIN
+    -- What happened, counted once: most statements are a claim or a batch of endings, and need little of what follows.
+    SELECT count(*) FILTER (WHERE n.status <> o.status),
+           count(*) FILTER (WHERE o.worker_id IS NOT NULL AND n.worker_id IS NULL),
+           count(*) FILTER (WHERE n.status <> o.status AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')),
+           count(*) FILTER (WHERE n.status <> o.status AND n.unique_key IS NOT NULL),
+           count(*) FILTER (WHERE n.status = 'pending')
+    INTO v_changed, v_left, v_ended, v_unique, v_waiting
+    FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id;
+
+    IF v_changed > 0 THEN
+        INSERT INTO task_events (task_id, user_id, event_type, data)
+        SELECT n.id, n.user_id, t.event_type,
+               CASE WHEN n.status IN ('completed', 'running') THEN jsonb_build_object('attempt', n.attempt)
+                    ELSE jsonb_strip_nulls(jsonb_build_object('attempt', n.attempt, 'from', o.status, 'error', n.error_message,
+                         'retry_at', CASE WHEN n.status = 'pending' AND n.scheduled_at > o.scheduled_at THEN n.scheduled_at END)) END
+        FROM new_rows AS n
+        JOIN old_rows AS o ON o.id = n.id
+        JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
+        WHERE n.status <> o.status;
+        GET DIAGNOSTICS v_allowed = ROW_COUNT;
+        IF v_allowed < v_changed THEN
+            SELECT o.status AS from_status, n.status AS to_status INTO refused
+            FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
+            LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
+            WHERE n.status <> o.status AND t.from_status IS NULL LIMIT 1;
+            RAISE EXCEPTION 'a task cannot go from % to %', refused.from_status, refused.to_status
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'task_transitions', HINT = 'See the table task_transitions.';
+        END IF;
+    END IF;
+
+    IF v_left > 0 THEN
+        INSERT INTO task_execution_history (task_id, user_id, attempt, worker_id, fencing_token, event_type, event_data, started_at, completed_at,
+                                            duration_ms, error_message, error_stack)
+        SELECT n.id, n.user_id, n.attempt, o.worker_id, o.fencing_token,
+               CASE WHEN n.status <> 'pending' THEN n.status::text
+                    WHEN n.lost_count > o.lost_count THEN 'lease_lost'
+                    WHEN n.retry_count > o.retry_count THEN 'failed'
+                    ELSE 'released' END,
+               '{}', o.started_at, clock_timestamp(),
+               greatest(0, (extract(epoch FROM clock_timestamp() - o.started_at) * 1000)::bigint),
+               CASE WHEN n.status <> 'completed' THEN n.error_message END,
+               CASE WHEN n.status <> 'completed' AND n.error_history <> o.error_history THEN n.error_history -> -1 ->> 'stack' END
+        FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
+        WHERE o.worker_id IS NOT NULL AND n.worker_id IS NULL AND o.attempt > 0;
+    END IF;
+
+    IF v_ended > 0 THEN
+        IF EXISTS (SELECT FROM new_rows WHERE status = 'dead_letter') THEN
+            INSERT INTO dead_letter_queue (original_task_id, user_id, project_id, task_type, priority, payload, failure_reason, error_message,
+                                           error_stack, retry_history)
+            SELECT n.id, n.user_id, n.project_id, n.task_type, n.priority, n.payload,
+                   CASE WHEN n.lost_count > o.lost_count THEN 'poison' ELSE 'retries exhausted' END,
+                   coalesce(n.error_message, ''), n.error_history -> -1 ->> 'stack', n.error_history
+            FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
+            WHERE n.status = 'dead_letter' AND o.status <> 'dead_letter'
+            ON CONFLICT (original_task_id) DO NOTHING;
+        END IF;
+        IF EXISTS (SELECT FROM task_dependencies) THEN
+            PERFORM helix_tasks_unblock(
+                (SELECT array_agg(n.id) FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id WHERE n.status = 'completed' AND o.status <> n.status),
+                (SELECT array_agg(n.id) FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
+                 WHERE n.status IN ('failed', 'cancelled', 'dead_letter') AND o.status <> n.status));
+        END IF;
+    END IF;
+
+    IF v_changed > 0 AND EXISTS (SELECT FROM new_rows WHERE notification_config <> '{}') THEN
+        INSERT INTO webhook_deliveries (task_id, user_id, url, event_type, payload)
+        SELECT n.id, n.user_id, n.notification_config ->> 'url', t.event_type,
+               jsonb_strip_nulls(jsonb_build_object('task_id', n.id, 'task_type', n.task_type, 'event', t.event_type, 'status', n.status, 'attempt', n.attempt,
+                                  'error', n.error_message, 'result', CASE WHEN n.status = 'completed' THEN n.result END))
+        FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
+        JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
+        WHERE n.notification_config ? 'url'
+          AND (NOT n.notification_config ? 'events' OR n.notification_config -> 'events' ? t.event_type);
+    END IF;
+
+    IF v_unique > 0 THEN
+        DELETE FROM task_unique_keys AS k USING new_rows AS n
+        WHERE n.unique_key = k.key AND k.task_id = n.id
+          AND ((k.held_while = 'waiting' AND n.status NOT IN ('pending', 'paused', 'queued'))
+               OR (k.held_while <> 'period' AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')));
+    END IF;
+
+    IF v_waiting > 0 THEN
+        SELECT array_agg(n.id) AS ids, array_agg(n.queue::text) AS queues, array_agg(n.task_type::text) AS types,
+               array_agg(n.priority) AS priorities, array_agg(n.lost_count > 0) AS suspects, array_agg(n.scheduled_at) AS dues
+        INTO ready
+        FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
+        WHERE n.status = 'pending' AND n.blocked_by = 0 AND n.deleted_at IS NULL
+          AND (o.status <> 'pending' OR o.blocked_by > 0 OR o.deleted_at IS NOT NULL OR o.scheduled_at <> n.scheduled_at
+               OR o.priority <> n.priority OR o.queue <> n.queue OR o.task_type <> n.task_type OR o.lost_count <> n.lost_count);
+        IF ready.ids IS NOT NULL THEN
+            PERFORM helix_tasks_offer(ready.ids, ready.queues, ready.types, ready.priorities, ready.suspects, ready.dues);
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_updated() IS 'Trigger: refuses transitions that are not allowed; writes events, history, dead letters, webhook messages; frees keys and waiting tasks.';
+
 CREATE FUNCTION public.helix_tenant() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (NULLIF(current_setting('helix.tenant'::text, true), ''::text))::uuid;
@@ -1049,6 +1757,41 @@ $$;
 
 COMMENT ON FUNCTION public.refresh_streaming_analytics_views() IS 'Refreshes mv_recent_conversation_activity and mv_provider_performance_summary.';
 
+CREATE TABLE public.task_events (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    task_id uuid NOT NULL,
+    user_id uuid,
+    event_type character varying(50) NOT NULL,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT task_events_event_type_check CHECK ((event_type IN ('task.created', 'task.queued', 'task.started', 'task.progress', 'task.paused', 'task.resumed', 'task.completed', 'task.failed', 'task.retried', 'task.released', 'task.stuck', 'task.cancelled', 'task.dead_letter')))
+)
+PARTITION BY RANGE (id);
+
+ALTER TABLE ONLY public.task_events FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.task_events IS 'What happened to each task, in order of id.';
+
+COMMENT ON COLUMN public.task_events.task_id IS 'Joins background_tasks. No FK: checking it cost a third of the queue''s speed (ADR 0013); a trigger deletes the events of a deleted task.';
+
+COMMENT ON COLUMN public.task_events.user_id IS 'Tenant of the task, copied; no FK, the row goes with its task.';
+
+COMMENT ON COLUMN public.task_events.data IS 'What the event tells: progress, error, result.';
+
+COMMENT ON COLUMN public.task_events.xact IS 'Transaction that wrote it: a reader that keeps a snapshot misses no late commit (task_events_after).';
+
+CREATE FUNCTION public.task_events_after(p_snapshot pg_snapshot, p_max integer DEFAULT 1000) RETURNS SETOF public.task_events
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    SELECT e.* FROM task_events AS e
+    WHERE e.xact >= pg_snapshot_xmin(p_snapshot) AND NOT pg_visible_in_snapshot(e.xact, p_snapshot)
+    ORDER BY e.xact, e.id LIMIT p_max
+$$;
+
+COMMENT ON FUNCTION public.task_events_after(p_snapshot pg_snapshot, p_max integer) IS 'Events that the snapshot does not see: read pg_current_snapshot() and then this, and no late commit is missed.';
+
 CREATE FUNCTION public.uuid_floor(moment timestamp with time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN ((lpad(to_hex((floor((EXTRACT(epoch FROM moment) * (1000)::numeric)))::bigint), 12, '0'::text) || '70008000000000000000'::text))::uuid;
@@ -1093,13 +1836,13 @@ CREATE TABLE public.acp_agents (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT acp_agents_args_check CHECK ((jsonb_typeof(args) = 'array'::text)),
     CONSTRAINT acp_agents_credentials_check CHECK (((credentials IS NULL) = (key_id IS NULL))),
-    CONSTRAINT acp_agents_health_status_check CHECK (((health_status)::text = ANY ((ARRAY['healthy'::character varying, 'degraded'::character varying, 'unhealthy'::character varying, 'unknown'::character varying])::text[]))),
+    CONSTRAINT acp_agents_health_status_check CHECK ((health_status IN ('healthy', 'degraded', 'unhealthy', 'unknown'))),
     CONSTRAINT acp_agents_target_check CHECK (
 CASE type
     WHEN 'local'::text THEN (command IS NOT NULL)
     ELSE (endpoint IS NOT NULL)
 END),
-    CONSTRAINT acp_agents_type_check CHECK (((type)::text = ANY ((ARRAY['local'::character varying, 'remote'::character varying])::text[])))
+    CONSTRAINT acp_agents_type_check CHECK ((type IN ('local', 'remote')))
 );
 
 COMMENT ON TABLE public.acp_agents IS 'Registry of agents reached over the Agent Client Protocol.';
@@ -1161,7 +1904,7 @@ CREATE TABLE public.api_keys (
     CONSTRAINT api_keys_rate_limit_check CHECK ((rate_limit >= 0)),
     CONSTRAINT api_keys_revoked_check CHECK ((((status)::text <> 'revoked'::text) OR (revoked_at IS NOT NULL))),
     CONSTRAINT api_keys_scopes_check CHECK ((scopes <@ ARRAY['completions'::text, 'embeddings'::text, 'models'::text, 'debates'::text, 'memories'::text, 'knowledge'::text, 'conversations'::text, 'tasks'::text, 'projects'::text, 'prompts'::text, 'tools'::text, 'usage'::text, 'admin'::text])),
-    CONSTRAINT api_keys_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'revoked'::character varying, 'expired'::character varying])::text[])))
+    CONSTRAINT api_keys_status_check CHECK ((status IN ('active', 'revoked', 'expired')))
 );
 
 ALTER TABLE ONLY public.api_keys FORCE ROW LEVEL SECURITY;
@@ -1204,125 +1947,6 @@ COMMENT ON COLUMN public.archived_projects.project_id IS 'Joins projects; no FK 
 COMMENT ON COLUMN public.archived_projects.user_id IS 'Owner of the project (the tenant); NULL after the user is erased.';
 
 COMMENT ON COLUMN public.archived_projects.archive_path IS 'Where the archived files lie; NULL when there are none.';
-
-CREATE TABLE public.background_tasks (
-    id uuid DEFAULT uuidv7() NOT NULL,
-    queue character varying(100) DEFAULT 'default'::character varying NOT NULL,
-    task_type character varying(100) NOT NULL,
-    task_name character varying(255),
-    user_id uuid,
-    session_id uuid,
-    project_id uuid,
-    correlation_id character varying(255),
-    parent_task_id uuid,
-    payload jsonb DEFAULT '{}'::jsonb NOT NULL,
-    config jsonb DEFAULT '{}'::jsonb NOT NULL,
-    tags text[] DEFAULT '{}'::text[] NOT NULL,
-    status public.task_status DEFAULT 'pending'::public.task_status NOT NULL,
-    priority public.task_priority DEFAULT 'normal'::public.task_priority NOT NULL,
-    progress numeric(5,2) DEFAULT 0 NOT NULL,
-    progress_message text,
-    checkpoint jsonb,
-    retry_count integer DEFAULT 0 NOT NULL,
-    max_retries integer DEFAULT 3 NOT NULL,
-    retry_delay_seconds integer DEFAULT 60 NOT NULL,
-    error_message text,
-    error_history jsonb DEFAULT '[]'::jsonb NOT NULL,
-    result jsonb,
-    worker_id character varying(255),
-    attempt integer DEFAULT 0 NOT NULL,
-    lease_until timestamp with time zone,
-    fencing_token bigint DEFAULT 0 NOT NULL,
-    lost_count smallint DEFAULT 0 NOT NULL,
-    blocked_by integer DEFAULT 0 NOT NULL,
-    unique_key character varying(255),
-    spend_cap_usd numeric(20,12),
-    last_heartbeat timestamp with time zone,
-    deadline timestamp with time zone,
-    required_cpu_cores numeric(6,2) DEFAULT 0 NOT NULL,
-    required_memory_mb integer DEFAULT 0 NOT NULL,
-    notification_config jsonb DEFAULT '{}'::jsonb NOT NULL,
-    scheduled_at timestamp with time zone DEFAULT now() NOT NULL,
-    started_at timestamp with time zone,
-    completed_at timestamp with time zone,
-    deleted_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT background_tasks_attempt_check CHECK ((attempt >= 0)),
-    CONSTRAINT background_tasks_blocked_by_check CHECK ((blocked_by >= 0)),
-    CONSTRAINT background_tasks_ended_check CHECK (((status = ANY (ARRAY['completed'::public.task_status, 'failed'::public.task_status, 'cancelled'::public.task_status, 'dead_letter'::public.task_status])) = (completed_at IS NOT NULL))),
-    CONSTRAINT background_tasks_fencing_token_check CHECK ((fencing_token >= 0)),
-    CONSTRAINT background_tasks_held_check CHECK (((status = ANY (ARRAY['queued'::public.task_status, 'running'::public.task_status, 'stuck'::public.task_status])) = (worker_id IS NOT NULL))),
-    CONSTRAINT background_tasks_lost_count_check CHECK ((lost_count >= 0)),
-    CONSTRAINT background_tasks_max_retries_check CHECK ((max_retries >= 0)),
-    CONSTRAINT background_tasks_progress_check CHECK (((progress >= (0)::numeric) AND (progress <= (100)::numeric))),
-    CONSTRAINT background_tasks_required_check CHECK (((required_cpu_cores >= (0)::numeric) AND (required_memory_mb >= 0))),
-    CONSTRAINT background_tasks_retry_count_check CHECK ((retry_count >= 0)),
-    CONSTRAINT background_tasks_retry_delay_seconds_check CHECK ((retry_delay_seconds >= 0)),
-    CONSTRAINT background_tasks_spend_cap_usd_check CHECK ((spend_cap_usd >= (0)::numeric))
-)
-PARTITION BY RANGE (id);
-
-ALTER TABLE ONLY public.background_tasks FORCE ROW LEVEL SECURITY;
-
-COMMENT ON TABLE public.background_tasks IS 'The task queue: one row per task, from enqueueing to its end.';
-
-COMMENT ON COLUMN public.background_tasks.queue IS 'Which workers take it: they are started for queues.';
-
-COMMENT ON COLUMN public.background_tasks.task_type IS 'Which handler runs it.';
-
-COMMENT ON COLUMN public.background_tasks.task_name IS 'Name for people; NULL: the type says it.';
-
-COMMENT ON COLUMN public.background_tasks.user_id IS 'Tenant; NULL for the work of Helix itself.';
-
-COMMENT ON COLUMN public.background_tasks.correlation_id IS 'Ties together what belongs to one undertaking.';
-
-COMMENT ON COLUMN public.background_tasks.parent_task_id IS 'Joins background_tasks; no FK because the parent''s month may be dropped sooner.';
-
-COMMENT ON COLUMN public.background_tasks.config IS 'How to run it: timeout, backoff, queue.';
-
-COMMENT ON COLUMN public.background_tasks.progress IS 'Percent done, 0 to 100.';
-
-COMMENT ON COLUMN public.background_tasks.checkpoint IS 'Where the next attempt goes on.';
-
-COMMENT ON COLUMN public.background_tasks.retry_count IS 'Failed attempts so far.';
-
-COMMENT ON COLUMN public.background_tasks.max_retries IS 'Attempts after the first, before the task goes to dead_letter_queue.';
-
-COMMENT ON COLUMN public.background_tasks.retry_delay_seconds IS 'Base of the wait before the next attempt.';
-
-COMMENT ON COLUMN public.background_tasks.error_message IS 'Error of the last failed attempt.';
-
-COMMENT ON COLUMN public.background_tasks.error_history IS 'Errors of all attempts, oldest first.';
-
-COMMENT ON COLUMN public.background_tasks.worker_id IS 'Who holds it while queued, running or stuck: task_workers.id, or the name a worker of dequeue_background_task() gave; NULL otherwise.';
-
-COMMENT ON COLUMN public.background_tasks.attempt IS 'Attempts begun; 0 before the first.';
-
-COMMENT ON COLUMN public.background_tasks.lease_until IS 'Until when a worker of dequeue_background_task() holds the task. NULL for Helix''s own workers: the lease of task_workers holds for all their tasks.';
-
-COMMENT ON COLUMN public.background_tasks.fencing_token IS 'Grows with every claim; a worker may write only while it still holds the newest.';
-
-COMMENT ON COLUMN public.background_tasks.lost_count IS 'Attempts that ended with the death of their worker; the third sends the task to dead_letter_queue.';
-
-COMMENT ON COLUMN public.background_tasks.blocked_by IS 'Tasks it still waits for (task_dependencies).';
-
-COMMENT ON COLUMN public.background_tasks.unique_key IS 'Key it holds in task_unique_keys; NULL: none.';
-
-COMMENT ON COLUMN public.background_tasks.spend_cap_usd IS 'Paused when the model calls it caused have cost so much; NULL: no cap.';
-
-COMMENT ON COLUMN public.background_tasks.last_heartbeat IS 'Last sign of life of the worker on this task.';
-
-COMMENT ON COLUMN public.background_tasks.deadline IS 'After this moment the task is not begun any more; NULL: never too late.';
-
-COMMENT ON COLUMN public.background_tasks.required_cpu_cores IS 'Cores the worker must have to spare.';
-
-COMMENT ON COLUMN public.background_tasks.required_memory_mb IS 'Memory in MiB the worker must have to spare.';
-
-COMMENT ON COLUMN public.background_tasks.notification_config IS 'Whom to tell: webhooks and for which events.';
-
-COMMENT ON COLUMN public.background_tasks.scheduled_at IS 'Not to be begun before this moment.';
-
-COMMENT ON COLUMN public.background_tasks.deleted_at IS 'When the task was put away; it no longer shows and is not run.';
 
 CREATE TABLE public.background_tasks_default (
     id uuid DEFAULT uuidv7() CONSTRAINT background_tasks_id_not_null NOT NULL,
@@ -1430,8 +2054,8 @@ CREATE TABLE public.budgets (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT budgets_limit_usd_check CHECK ((limit_usd >= (0)::numeric)),
-    CONSTRAINT budgets_period_check CHECK (((period)::text = ANY ((ARRAY['day'::character varying, 'month'::character varying])::text[]))),
-    CONSTRAINT budgets_scope_check CHECK (((scope)::text = ANY ((ARRAY['user'::character varying, 'api_key'::character varying, 'project'::character varying, 'agent'::character varying])::text[]))),
+    CONSTRAINT budgets_period_check CHECK ((period IN ('day', 'month'))),
+    CONSTRAINT budgets_scope_check CHECK ((scope IN ('user', 'api_key', 'project', 'agent'))),
     CONSTRAINT budgets_target_check CHECK (((((scope)::text = 'api_key'::text) = (api_key_id IS NOT NULL)) AND (((scope)::text = 'project'::text) = (project_id IS NOT NULL)) AND (((scope)::text = 'agent'::text) = (agent_id IS NOT NULL))))
 );
 
@@ -1532,7 +2156,7 @@ CREATE TABLE public.code_versions (
     CONSTRAINT code_versions_quality_score_check CHECK (((quality_score >= (0)::numeric) AND (quality_score <= (1)::numeric))),
     CONSTRAINT code_versions_round_number_check CHECK ((round_number >= 0)),
     CONSTRAINT code_versions_test_pass_rate_check CHECK (((test_pass_rate >= (0)::numeric) AND (test_pass_rate <= (1)::numeric))),
-    CONSTRAINT code_versions_validation_status_check CHECK (((validation_status)::text = ANY ((ARRAY['pending'::character varying, 'passed'::character varying, 'failed'::character varying])::text[]))),
+    CONSTRAINT code_versions_validation_status_check CHECK ((validation_status IN ('pending', 'passed', 'failed'))),
     CONSTRAINT code_versions_version_number_check CHECK ((version_number >= 1))
 );
 
@@ -1766,8 +2390,8 @@ CREATE TABLE public.llm_requests (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     started_at timestamp with time zone,
     completed_at timestamp with time zone,
-    CONSTRAINT llm_requests_request_type_check CHECK (((request_type)::text = ANY ((ARRAY['completion'::character varying, 'chat'::character varying, 'embedding'::character varying, 'vision'::character varying, 'moderation'::character varying, 'response'::character varying, 'message'::character varying])::text[]))),
-    CONSTRAINT llm_requests_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying, 'completed'::character varying, 'failed'::character varying])::text[])))
+    CONSTRAINT llm_requests_request_type_check CHECK ((request_type IN ('completion', 'chat', 'embedding', 'vision', 'moderation', 'response', 'message'))),
+    CONSTRAINT llm_requests_status_check CHECK ((status IN ('pending', 'running', 'completed', 'failed')))
 )
 PARTITION BY RANGE (id);
 
@@ -1863,7 +2487,7 @@ CREATE TABLE public.llm_responses (
     CONSTRAINT llm_responses_first_token_ms_check CHECK ((first_token_ms >= 0)),
     CONSTRAINT llm_responses_latency_ms_check CHECK ((latency_ms >= 0)),
     CONSTRAINT llm_responses_month_check CHECK ((public.uuid_month(id) = public.uuid_month(request_id))),
-    CONSTRAINT llm_responses_status_check CHECK (((status)::text = ANY ((ARRAY['completed'::character varying, 'failed'::character varying, 'cancelled'::character varying, 'interrupted'::character varying])::text[]))),
+    CONSTRAINT llm_responses_status_check CHECK ((status IN ('completed', 'failed', 'cancelled', 'interrupted'))),
     CONSTRAINT llm_responses_tokens_check CHECK (((tokens_prompt >= 0) AND (tokens_completion >= 0) AND (tokens_total >= 0) AND (tokens_cached >= 0) AND (tokens_reasoning >= 0)))
 )
 PARTITION BY RANGE (id);
@@ -1976,7 +2600,7 @@ CREATE TABLE public.conversation_compressions (
     CONSTRAINT conversation_compressions_compressed_message_count_check CHECK ((compressed_message_count >= 0)),
     CONSTRAINT conversation_compressions_compressed_tokens_check CHECK ((compressed_tokens >= 0)),
     CONSTRAINT conversation_compressions_compression_duration_ms_check CHECK ((compression_duration_ms >= 0)),
-    CONSTRAINT conversation_compressions_compression_type_check CHECK (((compression_type)::text = ANY ((ARRAY['window_summary'::character varying, 'entity_graph'::character varying, 'full'::character varying, 'hybrid'::character varying])::text[]))),
+    CONSTRAINT conversation_compressions_compression_type_check CHECK ((compression_type IN ('window_summary', 'entity_graph', 'full', 'hybrid'))),
     CONSTRAINT conversation_compressions_from_sequence_check CHECK ((from_sequence >= 1)),
     CONSTRAINT conversation_compressions_key_topics_check CHECK ((jsonb_typeof(key_topics) = 'array'::text)),
     CONSTRAINT conversation_compressions_original_message_count_check CHECK ((original_message_count >= 0)),
@@ -2044,7 +2668,7 @@ CREATE TABLE public.conversation_flow_patterns (
     first_seen timestamp with time zone DEFAULT now() NOT NULL,
     last_seen timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT conversation_flow_patterns_avg_time_per_message_ms_check CHECK ((avg_time_per_message_ms >= (0)::numeric)),
-    CONSTRAINT conversation_flow_patterns_flow_type_check CHECK (((flow_type)::text = ANY ((ARRAY['rapid'::character varying, 'normal'::character varying, 'thoughtful'::character varying])::text[]))),
+    CONSTRAINT conversation_flow_patterns_flow_type_check CHECK ((flow_type IN ('rapid', 'normal', 'thoughtful'))),
     CONSTRAINT conversation_flow_patterns_frequency_check CHECK ((frequency >= 1)),
     CONSTRAINT conversation_flow_patterns_success_rate_check CHECK (((success_rate >= (0)::numeric) AND (success_rate <= (1)::numeric)))
 );
@@ -2081,7 +2705,7 @@ CREATE VIEW public.conversation_messages WITH (security_invoker='true') AS
             e."timestamp",
             e.sequence_number
            FROM public.conversation_events e
-          WHERE ((e.conversation_id = first.conversation_id) AND ((e.message_id)::text = (first.message_id)::text) AND (e.sequence_number >= first.sequence_number) AND ((e.event_type)::text = ANY ((ARRAY['message.added'::character varying, 'message.updated'::character varying, 'message.deleted'::character varying])::text[])))
+          WHERE ((e.conversation_id = first.conversation_id) AND ((e.message_id)::text = (first.message_id)::text) AND (e.sequence_number >= first.sequence_number) AND (e.event_type IN ('message.added', 'message.updated', 'message.deleted')))
           ORDER BY e.sequence_number DESC
          LIMIT 1) last)
   WHERE (((first.event_type)::text = 'message.added'::text) AND ((last.event_type)::text <> 'message.deleted'::text));
@@ -2108,7 +2732,7 @@ CREATE TABLE public.conversation_replay_stats (
     CONSTRAINT conversation_replay_stats_events_replayed_check CHECK ((events_replayed >= 0)),
     CONSTRAINT conversation_replay_stats_messages_replayed_check CHECK ((messages_replayed >= 0)),
     CONSTRAINT conversation_replay_stats_replay_duration_ms_check CHECK ((replay_duration_ms >= 0)),
-    CONSTRAINT conversation_replay_stats_replay_type_check CHECK (((replay_type)::text = ANY ((ARRAY['full'::character varying, 'partial'::character varying, 'compressed'::character varying, 'snapshot'::character varying])::text[])))
+    CONSTRAINT conversation_replay_stats_replay_type_check CHECK ((replay_type IN ('full', 'partial', 'compressed', 'snapshot')))
 );
 
 ALTER TABLE ONLY public.conversation_replay_stats FORCE ROW LEVEL SECURITY;
@@ -2129,7 +2753,7 @@ CREATE TABLE public.conversations (
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT conversations_last_sequence_check CHECK ((last_sequence >= 0)),
-    CONSTRAINT conversations_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'paused'::character varying, 'closed'::character varying])::text[])))
+    CONSTRAINT conversations_status_check CHECK ((status IN ('active', 'paused', 'closed')))
 )
 WITH (fillfactor='70');
 
@@ -2155,7 +2779,7 @@ CREATE TABLE public.crdt_versions (
     content_hash bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT crdt_versions_content_hash_check CHECK ((octet_length(content_hash) = 32)),
-    CONSTRAINT crdt_versions_crdt_type_check CHECK (((crdt_type)::text = ANY ((ARRAY['last_write_wins'::character varying, 'merge_all'::character varying, 'custom'::character varying])::text[]))),
+    CONSTRAINT crdt_versions_crdt_type_check CHECK ((crdt_type IN ('last_write_wins', 'merge_all', 'custom'))),
     CONSTRAINT crdt_versions_vector_clock_check CHECK ((jsonb_typeof(vector_clock) = 'object'::text)),
     CONSTRAINT crdt_versions_version_check CHECK ((version >= 1))
 );
@@ -2285,11 +2909,11 @@ CREATE TABLE public.debate_arguments (
     CONSTRAINT debate_arguments_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
     CONSTRAINT debate_arguments_latency_ms_check CHECK ((latency_ms >= 0)),
     CONSTRAINT debate_arguments_quality_score_check CHECK (((quality_score >= (0)::numeric) AND (quality_score <= (1)::numeric))),
-    CONSTRAINT debate_arguments_role_check CHECK (((role)::text = ANY ((ARRAY['proponent'::character varying, 'opponent'::character varying, 'moderator'::character varying, 'synthesizer'::character varying])::text[]))),
+    CONSTRAINT debate_arguments_role_check CHECK ((role IN ('proponent', 'opponent', 'moderator', 'synthesizer'))),
     CONSTRAINT debate_arguments_round_number_check CHECK ((round_number >= 0)),
     CONSTRAINT debate_arguments_tokens_used_check CHECK ((tokens_used >= 0)),
     CONSTRAINT debate_arguments_turn_number_check CHECK ((turn_number >= 0)),
-    CONSTRAINT debate_arguments_validation_status_check CHECK (((validation_status)::text = ANY ((ARRAY['pending'::character varying, 'passed'::character varying, 'failed'::character varying])::text[])))
+    CONSTRAINT debate_arguments_validation_status_check CHECK ((validation_status IN ('pending', 'passed', 'failed')))
 );
 
 ALTER TABLE ONLY public.debate_arguments FORCE ROW LEVEL SECURITY;
@@ -2358,11 +2982,11 @@ END) STORED,
     completed_at timestamp with time zone,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT debates_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
-    CONSTRAINT debates_protocol_check CHECK (((protocol)::text = ANY ((ARRAY['cpde'::character varying, 'dpde'::character varying, 'adaptive'::character varying])::text[]))),
+    CONSTRAINT debates_protocol_check CHECK ((protocol IN ('cpde', 'dpde', 'adaptive'))),
     CONSTRAINT debates_rounds_check CHECK (((total_rounds >= 1) AND ((current_round >= 0) AND (current_round <= total_rounds)))),
-    CONSTRAINT debates_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying, 'validating'::character varying, 'completed'::character varying, 'failed'::character varying, 'cancelled'::character varying])::text[]))),
-    CONSTRAINT debates_topology_check CHECK (((topology)::text = ANY ((ARRAY['graph_mesh'::character varying, 'star'::character varying, 'chain'::character varying, 'tree'::character varying])::text[]))),
-    CONSTRAINT debates_voting_method_check CHECK (((voting_method)::text = ANY ((ARRAY['weighted'::character varying, 'majority'::character varying, 'borda'::character varying, 'condorcet'::character varying, 'plurality'::character varying, 'unanimous'::character varying])::text[])))
+    CONSTRAINT debates_status_check CHECK ((status IN ('pending', 'running', 'validating', 'completed', 'failed', 'cancelled'))),
+    CONSTRAINT debates_topology_check CHECK ((topology IN ('graph_mesh', 'star', 'chain', 'tree'))),
+    CONSTRAINT debates_voting_method_check CHECK ((voting_method IN ('weighted', 'majority', 'borda', 'condorcet', 'plurality', 'unanimous')))
 );
 
 ALTER TABLE ONLY public.debates FORCE ROW LEVEL SECURITY;
@@ -2454,7 +3078,7 @@ CREATE TABLE public.debate_rounds (
     completed_at timestamp with time zone,
     CONSTRAINT debate_rounds_agreement_check CHECK (((agreement >= (0)::numeric) AND (agreement <= (1)::numeric))),
     CONSTRAINT debate_rounds_round_number_check CHECK ((round_number >= 1)),
-    CONSTRAINT debate_rounds_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying, 'completed'::character varying, 'failed'::character varying, 'cancelled'::character varying])::text[])))
+    CONSTRAINT debate_rounds_status_check CHECK ((status IN ('pending', 'running', 'completed', 'failed', 'cancelled')))
 );
 
 ALTER TABLE ONLY public.debate_rounds FORCE ROW LEVEL SECURITY;
@@ -2628,7 +3252,7 @@ CREATE TABLE public.distributed_memory_events_default (
     CONSTRAINT distributed_memory_events_deleted_check CHECK (((((event_type)::text <> 'deleted'::text) AND (redacted_at IS NULL)) OR ((content IS NULL) AND (embedding IS NULL) AND (tags = '[]'::jsonb) AND (entities = '[]'::jsonb) AND (relationships = '[]'::jsonb) AND (metadata = '{}'::jsonb) AND (removed = '{}'::jsonb)))),
     CONSTRAINT distributed_memory_events_embedding_check CHECK (((embedding IS NULL) OR (embedding_model IS NOT NULL))),
     CONSTRAINT distributed_memory_events_entities_check CHECK ((jsonb_typeof(entities) = 'array'::text)),
-    CONSTRAINT distributed_memory_events_event_type_check CHECK (((event_type)::text = ANY ((ARRAY['created'::character varying, 'updated'::character varying, 'deleted'::character varying, 'merged'::character varying])::text[]))),
+    CONSTRAINT distributed_memory_events_event_type_check CHECK ((event_type IN ('created', 'updated', 'deleted', 'merged'))),
     CONSTRAINT distributed_memory_events_hlc_check CHECK ((hlc >= 0)),
     CONSTRAINT distributed_memory_events_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
     CONSTRAINT distributed_memory_events_merged_from_check CHECK ((jsonb_typeof(merged_from) = 'array'::text)),
@@ -2787,7 +3411,7 @@ CREATE TABLE public.knowledge_accumulation (
     last_seen timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT knowledge_accumulation_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
-    CONSTRAINT knowledge_accumulation_knowledge_type_check CHECK (((knowledge_type)::text = ANY ((ARRAY['fact'::character varying, 'procedure'::character varying, 'concept'::character varying])::text[]))),
+    CONSTRAINT knowledge_accumulation_knowledge_type_check CHECK ((knowledge_type IN ('fact', 'procedure', 'concept'))),
     CONSTRAINT knowledge_accumulation_sources_check CHECK ((jsonb_typeof(sources) = 'array'::text)),
     CONSTRAINT knowledge_accumulation_verification_count_check CHECK ((verification_count >= 1))
 );
@@ -2811,7 +3435,7 @@ CREATE TABLE public.learned_insights (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT learned_insights_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
-    CONSTRAINT learned_insights_impact_check CHECK (((impact)::text = ANY ((ARRAY['high'::character varying, 'medium'::character varying, 'low'::character varying])::text[]))),
+    CONSTRAINT learned_insights_impact_check CHECK ((impact IN ('high', 'medium', 'low'))),
     CONSTRAINT learned_insights_patterns_check CHECK ((jsonb_typeof(patterns) = 'array'::text))
 );
 
@@ -2847,7 +3471,7 @@ CREATE TABLE public.learning_statistics (
     period_start timestamp with time zone NOT NULL,
     period_end timestamp with time zone NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT learning_statistics_aggregation_period_check CHECK (((aggregation_period)::text = ANY ((ARRAY['hourly'::character varying, 'daily'::character varying, 'weekly'::character varying, 'all_time'::character varying])::text[]))),
+    CONSTRAINT learning_statistics_aggregation_period_check CHECK ((aggregation_period IN ('hourly', 'daily', 'weekly', 'all_time'))),
     CONSTRAINT learning_statistics_period_check CHECK ((period_end > period_start))
 );
 
@@ -2899,7 +3523,7 @@ CREATE TABLE public.projects (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     completed_at timestamp with time zone,
-    CONSTRAINT projects_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'paused'::character varying, 'completed'::character varying, 'failed'::character varying, 'cancelled'::character varying, 'archived'::character varying])::text[])))
+    CONSTRAINT projects_status_check CHECK ((status IN ('active', 'paused', 'completed', 'failed', 'cancelled', 'archived')))
 );
 
 ALTER TABLE ONLY public.projects FORCE ROW LEVEL SECURITY;
@@ -2924,8 +3548,8 @@ CREATE TABLE public.users (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     last_login timestamp with time zone,
     CONSTRAINT users_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
-    CONSTRAINT users_role_check CHECK (((role)::text = ANY ((ARRAY['user'::character varying, 'admin'::character varying, 'service'::character varying])::text[]))),
-    CONSTRAINT users_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'suspended'::character varying, 'deleted'::character varying])::text[])))
+    CONSTRAINT users_role_check CHECK ((role IN ('user', 'admin', 'service'))),
+    CONSTRAINT users_status_check CHECK ((status IN ('active', 'suspended', 'deleted')))
 );
 
 ALTER TABLE ONLY public.users FORCE ROW LEVEL SECURITY;
@@ -3134,10 +3758,10 @@ CREATE TABLE public.llm_providers (
     enabled_models integer DEFAULT 0 NOT NULL,
     last_models_sync timestamp with time zone,
     CONSTRAINT llm_providers_enabled_models_check CHECK (((enabled_models >= 0) AND (enabled_models <= total_models))),
-    CONSTRAINT llm_providers_health_status_check CHECK (((health_status)::text = ANY ((ARRAY['healthy'::character varying, 'degraded'::character varying, 'unhealthy'::character varying, 'unknown'::character varying])::text[]))),
+    CONSTRAINT llm_providers_health_status_check CHECK ((health_status IN ('healthy', 'degraded', 'unhealthy', 'unknown'))),
     CONSTRAINT llm_providers_priority_check CHECK ((priority >= 0)),
-    CONSTRAINT llm_providers_protocol_check CHECK (((protocol)::text = ANY ((ARRAY['openai'::character varying, 'anthropic'::character varying, 'gemini'::character varying, 'mock'::character varying])::text[]))),
-    CONSTRAINT llm_providers_provider_type_check CHECK (((provider_type)::text = ANY ((ARRAY['api_key'::character varying, 'oauth'::character varying, 'free'::character varying])::text[]))),
+    CONSTRAINT llm_providers_protocol_check CHECK ((protocol IN ('openai', 'anthropic', 'gemini', 'mock'))),
+    CONSTRAINT llm_providers_provider_type_check CHECK ((provider_type IN ('api_key', 'oauth', 'free'))),
     CONSTRAINT llm_providers_response_time_check CHECK ((response_time >= 0)),
     CONSTRAINT llm_providers_total_models_check CHECK ((total_models >= 0)),
     CONSTRAINT llm_providers_verification_score_check CHECK (((verification_score >= (0)::numeric) AND (verification_score <= (10)::numeric))),
@@ -3204,8 +3828,8 @@ CREATE TABLE public.llm_requests_default (
     created_at timestamp with time zone DEFAULT now() CONSTRAINT llm_requests_created_at_not_null NOT NULL,
     started_at timestamp with time zone,
     completed_at timestamp with time zone,
-    CONSTRAINT llm_requests_request_type_check CHECK (((request_type)::text = ANY ((ARRAY['completion'::character varying, 'chat'::character varying, 'embedding'::character varying, 'vision'::character varying, 'moderation'::character varying, 'response'::character varying, 'message'::character varying])::text[]))),
-    CONSTRAINT llm_requests_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying, 'completed'::character varying, 'failed'::character varying])::text[])))
+    CONSTRAINT llm_requests_request_type_check CHECK ((request_type IN ('completion', 'chat', 'embedding', 'vision', 'moderation', 'response', 'message'))),
+    CONSTRAINT llm_requests_status_check CHECK ((status IN ('pending', 'running', 'completed', 'failed')))
 );
 
 CREATE TABLE public.llm_response_bodies_default (
@@ -3253,7 +3877,7 @@ CREATE TABLE public.llm_responses_default (
     CONSTRAINT llm_responses_first_token_ms_check CHECK ((first_token_ms >= 0)),
     CONSTRAINT llm_responses_latency_ms_check CHECK ((latency_ms >= 0)),
     CONSTRAINT llm_responses_month_check CHECK ((public.uuid_month(id) = public.uuid_month(request_id))),
-    CONSTRAINT llm_responses_status_check CHECK (((status)::text = ANY ((ARRAY['completed'::character varying, 'failed'::character varying, 'cancelled'::character varying, 'interrupted'::character varying])::text[]))),
+    CONSTRAINT llm_responses_status_check CHECK ((status IN ('completed', 'failed', 'cancelled', 'interrupted'))),
     CONSTRAINT llm_responses_tokens_check CHECK (((tokens_prompt >= 0) AND (tokens_completion >= 0) AND (tokens_total >= 0) AND (tokens_cached >= 0) AND (tokens_reasoning >= 0)))
 );
 
@@ -3439,7 +4063,7 @@ CREATE TABLE public.lsp_servers (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT lsp_servers_args_check CHECK ((jsonb_typeof(args) = 'array'::text)),
     CONSTRAINT lsp_servers_file_patterns_check CHECK ((jsonb_typeof(file_patterns) = 'array'::text)),
-    CONSTRAINT lsp_servers_health_status_check CHECK (((health_status)::text = ANY ((ARRAY['healthy'::character varying, 'degraded'::character varying, 'unhealthy'::character varying, 'unknown'::character varying])::text[])))
+    CONSTRAINT lsp_servers_health_status_check CHECK ((health_status IN ('healthy', 'degraded', 'unhealthy', 'unknown')))
 );
 
 COMMENT ON TABLE public.lsp_servers IS 'Registry of language servers.';
@@ -3500,15 +4124,15 @@ CREATE TABLE public.mcp_servers (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT mcp_servers_args_check CHECK ((jsonb_typeof(args) = 'array'::text)),
     CONSTRAINT mcp_servers_credentials_check CHECK (((credentials IS NULL) = (key_id IS NULL))),
-    CONSTRAINT mcp_servers_health_status_check CHECK (((health_status)::text = ANY ((ARRAY['healthy'::character varying, 'degraded'::character varying, 'unhealthy'::character varying, 'unknown'::character varying])::text[]))),
+    CONSTRAINT mcp_servers_health_status_check CHECK ((health_status IN ('healthy', 'degraded', 'unhealthy', 'unknown'))),
     CONSTRAINT mcp_servers_port_check CHECK (((port >= 1) AND (port <= 65535))),
     CONSTRAINT mcp_servers_target_check CHECK (
 CASE type
     WHEN 'local'::text THEN (command IS NOT NULL)
     ELSE (endpoint IS NOT NULL)
 END),
-    CONSTRAINT mcp_servers_transport_check CHECK (((transport)::text = ANY ((ARRAY['stdio'::character varying, 'sse'::character varying, 'streamable_http'::character varying, 'websocket'::character varying])::text[]))),
-    CONSTRAINT mcp_servers_type_check CHECK (((type)::text = ANY ((ARRAY['local'::character varying, 'remote'::character varying])::text[])))
+    CONSTRAINT mcp_servers_transport_check CHECK ((transport IN ('stdio', 'sse', 'streamable_http', 'websocket'))),
+    CONSTRAINT mcp_servers_type_check CHECK ((type IN ('local', 'remote')))
 );
 
 COMMENT ON TABLE public.mcp_servers IS 'Registry of MCP servers; their tools are in mcp_tools.';
@@ -3565,8 +4189,8 @@ CREATE TABLE public.memory_conflicts (
     resolved_by character varying(255),
     detected_at timestamp with time zone DEFAULT now() NOT NULL,
     resolved_at timestamp with time zone,
-    CONSTRAINT memory_conflicts_conflict_type_check CHECK (((conflict_type)::text = ANY ((ARRAY['version_conflict'::character varying, 'concurrent_update'::character varying])::text[]))),
-    CONSTRAINT memory_conflicts_resolution_strategy_check CHECK (((resolution_strategy)::text = ANY ((ARRAY['last_write_wins'::character varying, 'merge_all'::character varying, 'custom'::character varying])::text[]))),
+    CONSTRAINT memory_conflicts_conflict_type_check CHECK ((conflict_type IN ('version_conflict', 'concurrent_update'))),
+    CONSTRAINT memory_conflicts_resolution_strategy_check CHECK ((resolution_strategy IN ('last_write_wins', 'merge_all', 'custom'))),
     CONSTRAINT memory_conflicts_resolved_check CHECK ((((resolved_at IS NULL) = (resolution_strategy IS NULL)) AND (resolved_at >= detected_at)))
 );
 
@@ -3740,8 +4364,8 @@ CREATE TABLE public.memory_nodes (
     CONSTRAINT memory_nodes_conflicts_resolved_check CHECK ((conflicts_resolved >= 0)),
     CONSTRAINT memory_nodes_events_consumed_check CHECK ((events_consumed >= 0)),
     CONSTRAINT memory_nodes_events_published_check CHECK ((events_published >= 0)),
-    CONSTRAINT memory_nodes_node_type_check CHECK (((node_type)::text = ANY ((ARRAY['primary'::character varying, 'replica'::character varying, 'worker'::character varying])::text[]))),
-    CONSTRAINT memory_nodes_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'lagging'::character varying, 'inactive'::character varying, 'failed'::character varying])::text[]))),
+    CONSTRAINT memory_nodes_node_type_check CHECK ((node_type IN ('primary', 'replica', 'worker'))),
+    CONSTRAINT memory_nodes_status_check CHECK ((status IN ('active', 'lagging', 'inactive', 'failed'))),
     CONSTRAINT memory_nodes_sync_lag_ms_check CHECK ((sync_lag_ms >= 0)),
     CONSTRAINT memory_nodes_vector_clock_check CHECK ((jsonb_typeof(vector_clock) = 'object'::text))
 );
@@ -3770,7 +4394,7 @@ CREATE TABLE public.memory_snapshots (
     CONSTRAINT memory_snapshots_memory_count_check CHECK ((memory_count >= 0)),
     CONSTRAINT memory_snapshots_relationship_count_check CHECK ((relationship_count >= 0)),
     CONSTRAINT memory_snapshots_relationships_check CHECK ((jsonb_typeof(relationships) = 'array'::text)),
-    CONSTRAINT memory_snapshots_snapshot_type_check CHECK (((snapshot_type)::text = ANY ((ARRAY['full'::character varying, 'incremental'::character varying, 'checkpoint'::character varying])::text[]))),
+    CONSTRAINT memory_snapshots_snapshot_type_check CHECK ((snapshot_type IN ('full', 'incremental', 'checkpoint'))),
     CONSTRAINT memory_snapshots_vector_clock_check CHECK ((jsonb_typeof(vector_clock) = 'object'::text))
 );
 
@@ -3794,7 +4418,7 @@ CREATE TABLE public.memory_sync_status (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT memory_sync_status_nodes_check CHECK (((source_node_id)::text <> (target_node_id)::text)),
     CONSTRAINT memory_sync_status_pending_events_check CHECK ((pending_events >= 0)),
-    CONSTRAINT memory_sync_status_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'syncing'::character varying, 'synced'::character varying, 'failed'::character varying])::text[]))),
+    CONSTRAINT memory_sync_status_status_check CHECK ((status IN ('pending', 'syncing', 'synced', 'failed'))),
     CONSTRAINT memory_sync_status_sync_lag_ms_check CHECK ((sync_lag_ms >= 0))
 );
 
@@ -3818,7 +4442,7 @@ CREATE TABLE public.models_refresh_history (
     CONSTRAINT models_refresh_history_duration_ms_check CHECK ((duration_ms >= 0)),
     CONSTRAINT models_refresh_history_models_failed_check CHECK ((models_failed >= 0)),
     CONSTRAINT models_refresh_history_models_refreshed_check CHECK ((models_refreshed >= 0)),
-    CONSTRAINT models_refresh_history_status_check CHECK (((status)::text = ANY ((ARRAY['success'::character varying, 'partial'::character varying, 'failed'::character varying])::text[])))
+    CONSTRAINT models_refresh_history_status_check CHECK ((status IN ('success', 'partial', 'failed')))
 );
 
 COMMENT ON TABLE public.models_refresh_history IS 'One row per run of the models sync and how it ended.';
@@ -3932,7 +4556,7 @@ CREATE MATERIALIZED VIEW public.mv_model_capabilities AS
      LEFT JOIN LATERAL ( SELECT x.input_cost_per_million,
             x.output_cost_per_million
            FROM public.llm_pricing x
-          WHERE (((x.model)::text = ANY ((ARRAY[m.model_name, ((((p.name)::text || '/'::text) || (m.model_name)::text))::character varying])::text[])) AND (x.effective_date <= now()))
+          WHERE ((x.model IN (m.model_name, ((((p.name)::text || '/'::text) || (m.model_name)::text))::character varying)) AND (x.effective_date <= now()))
           ORDER BY ((x.model)::text = (m.model_name)::text), x.effective_date DESC
          LIMIT 1) price ON (true))
      LEFT JOIN LATERAL ( SELECT count(*) AS benchmark_count,
@@ -3960,8 +4584,8 @@ CREATE TABLE public.protocol_metrics (
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT protocol_metrics_duration_ms_check CHECK ((duration_ms >= 0)),
-    CONSTRAINT protocol_metrics_protocol_check CHECK (((protocol)::text = ANY ((ARRAY['mcp'::character varying, 'lsp'::character varying, 'acp'::character varying, 'embedding'::character varying])::text[]))),
-    CONSTRAINT protocol_metrics_status_check CHECK (((status)::text = ANY ((ARRAY['success'::character varying, 'error'::character varying, 'timeout'::character varying])::text[])))
+    CONSTRAINT protocol_metrics_protocol_check CHECK ((protocol IN ('mcp', 'lsp', 'acp', 'embedding'))),
+    CONSTRAINT protocol_metrics_status_check CHECK ((status IN ('success', 'error', 'timeout')))
 )
 PARTITION BY RANGE (id);
 
@@ -4075,7 +4699,7 @@ CREATE MATERIALIZED VIEW public.mv_request_analytics_hourly AS
     count(*) AS total_requests,
     count(*) FILTER (WHERE ((q.status)::text = 'completed'::text)) AS completed_requests,
     count(*) FILTER (WHERE ((q.status)::text = 'failed'::text)) AS failed_requests,
-    count(*) FILTER (WHERE ((q.status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying])::text[]))) AS open_requests,
+    count(*) FILTER (WHERE (q.status IN ('pending', 'running'))) AS open_requests,
     count(*) FILTER (WHERE q.stream) AS streamed_requests,
     count(*) FILTER (WHERE q.memory_enhanced) AS memory_enhanced_requests,
     count(DISTINCT q.user_id) AS unique_users,
@@ -4120,7 +4744,7 @@ CREATE TABLE public.user_sessions (
     CONSTRAINT user_sessions_context_check CHECK ((jsonb_typeof(context) = 'object'::text)),
     CONSTRAINT user_sessions_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
     CONSTRAINT user_sessions_request_count_check CHECK ((request_count >= 0)),
-    CONSTRAINT user_sessions_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'expired'::character varying, 'revoked'::character varying])::text[]))),
+    CONSTRAINT user_sessions_status_check CHECK ((status IN ('active', 'expired', 'revoked'))),
     CONSTRAINT user_sessions_token_hash_check CHECK ((octet_length(token_hash) = 32))
 );
 
@@ -4183,7 +4807,7 @@ CREATE TABLE public.project_state (
     status character varying(50) DEFAULT 'active'::character varying NOT NULL,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT project_state_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'paused'::character varying, 'completed'::character varying, 'failed'::character varying, 'cancelled'::character varying, 'archived'::character varying])::text[])))
+    CONSTRAINT project_state_status_check CHECK ((status IN ('active', 'paused', 'completed', 'failed', 'cancelled', 'archived')))
 );
 
 ALTER TABLE ONLY public.project_state FORCE ROW LEVEL SECURITY;
@@ -4207,9 +4831,9 @@ CREATE TABLE public.projection_checkpoints (
     delivered_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT projection_checkpoints_projection_check CHECK (((projection)::text = ANY ((ARRAY['clickhouse'::character varying, 'neo4j'::character varying, 'qdrant'::character varying])::text[]))),
+    CONSTRAINT projection_checkpoints_projection_check CHECK ((projection IN ('clickhouse', 'neo4j', 'qdrant'))),
     CONSTRAINT projection_checkpoints_rows_delivered_check CHECK ((rows_delivered >= 0)),
-    CONSTRAINT projection_checkpoints_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'paused'::character varying, 'rebuilding'::character varying, 'failed'::character varying])::text[])))
+    CONSTRAINT projection_checkpoints_status_check CHECK ((status IN ('active', 'paused', 'rebuilding', 'failed')))
 );
 
 COMMENT ON TABLE public.projection_checkpoints IS 'How far ClickHouse, Neo4j and Qdrant have read each table''s change feed.';
@@ -4294,7 +4918,7 @@ CREATE TABLE public.protocol_cache (
     data jsonb NOT NULL,
     expires_at timestamp with time zone NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT protocol_cache_protocol_check CHECK (((protocol)::text = ANY ((ARRAY['mcp'::character varying, 'lsp'::character varying, 'acp'::character varying, 'embedding'::character varying])::text[])))
+    CONSTRAINT protocol_cache_protocol_check CHECK ((protocol IN ('mcp', 'lsp', 'acp', 'embedding')))
 );
 
 COMMENT ON TABLE public.protocol_cache IS 'Cached answers of registries. Never anything of a tenant.';
@@ -4311,8 +4935,8 @@ CREATE TABLE public.protocol_metrics_default (
     metadata jsonb DEFAULT '{}'::jsonb CONSTRAINT protocol_metrics_metadata_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT protocol_metrics_created_at_not_null NOT NULL,
     CONSTRAINT protocol_metrics_duration_ms_check CHECK ((duration_ms >= 0)),
-    CONSTRAINT protocol_metrics_protocol_check CHECK (((protocol)::text = ANY ((ARRAY['mcp'::character varying, 'lsp'::character varying, 'acp'::character varying, 'embedding'::character varying])::text[]))),
-    CONSTRAINT protocol_metrics_status_check CHECK (((status)::text = ANY ((ARRAY['success'::character varying, 'error'::character varying, 'timeout'::character varying])::text[])))
+    CONSTRAINT protocol_metrics_protocol_check CHECK ((protocol IN ('mcp', 'lsp', 'acp', 'embedding'))),
+    CONSTRAINT protocol_metrics_status_check CHECK ((status IN ('success', 'error', 'timeout')))
 );
 
 CREATE TABLE public.provider_configs (
@@ -4388,7 +5012,7 @@ CREATE TABLE public.rag_knowledge (
     expires_at timestamp with time zone,
     CONSTRAINT rag_knowledge_embedding_check CHECK (((embedding IS NULL) = (embedding_config_id IS NULL))),
     CONSTRAINT rag_knowledge_quality_score_check CHECK (((quality_score >= (0)::numeric) AND (quality_score <= (1)::numeric))),
-    CONSTRAINT rag_knowledge_source_check CHECK (((source)::text = ANY ((ARRAY['manual'::character varying, 'checkpoint'::character varying, 'agent_learning'::character varying])::text[])))
+    CONSTRAINT rag_knowledge_source_check CHECK ((source IN ('manual', 'checkpoint', 'agent_learning')))
 );
 
 ALTER TABLE ONLY public.rag_knowledge FORCE ROW LEVEL SECURITY;
@@ -4625,29 +5249,64 @@ CREATE VIEW public.table_sizes WITH (security_invoker='true') AS
 
 COMMENT ON VIEW public.table_sizes IS 'Tables and materialized views by size, monthly partitions added up (S140). Rows are the planner''s estimate.';
 
-CREATE TABLE public.task_events (
-    id uuid DEFAULT uuidv7() NOT NULL,
-    task_id uuid NOT NULL,
-    user_id uuid,
-    event_type character varying(50) NOT NULL,
-    data jsonb DEFAULT '{}'::jsonb NOT NULL,
-    xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
+CREATE TABLE public.task_claims (
+    lane integer NOT NULL,
+    id bigint NOT NULL,
+    worker_id character varying(255) NOT NULL,
+    last_seq bigint NOT NULL,
+    tasks integer NOT NULL,
+    snapshot pg_snapshot NOT NULL,
+    gap_xids xid8[] DEFAULT '{}'::xid8[] NOT NULL,
+    gap_dones bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    gap_uptos bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT task_events_event_type_check CHECK (((event_type)::text = ANY ((ARRAY['task.created'::character varying, 'task.queued'::character varying, 'task.started'::character varying, 'task.progress'::character varying, 'task.paused'::character varying, 'task.resumed'::character varying, 'task.completed'::character varying, 'task.failed'::character varying, 'task.retried'::character varying, 'task.released'::character varying, 'task.stuck'::character varying, 'task.cancelled'::character varying, 'task.dead_letter'::character varying])::text[])))
-)
-PARTITION BY RANGE (id);
+    CONSTRAINT task_claims_gaps_check CHECK (((cardinality(gap_xids) = cardinality(gap_dones)) AND (cardinality(gap_xids) = cardinality(gap_uptos))))
+);
 
-ALTER TABLE ONLY public.task_events FORCE ROW LEVEL SECURITY;
+COMMENT ON TABLE public.task_claims IS 'How far each lane has been claimed; the newest row of a lane counts.';
 
-COMMENT ON TABLE public.task_events IS 'What happened to each task, in order of id.';
+COMMENT ON COLUMN public.task_claims.gap_xids IS 'Late transactions whose rows at or before gap_uptos are being claimed; gap_dones says how far.';
 
-COMMENT ON COLUMN public.task_events.task_id IS 'Joins background_tasks. No FK: checking it cost a third of the queue''s speed (ADR 0013); a trigger deletes the events of a deleted task.';
+ALTER TABLE public.task_claims ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.task_claims_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
-COMMENT ON COLUMN public.task_events.user_id IS 'Tenant of the task, copied; no FK, the row goes with its task.';
+CREATE TABLE public.task_controls (
+    scope character varying(5) NOT NULL,
+    name character varying(100) NOT NULL,
+    paused_at timestamp with time zone,
+    concurrency_max integer,
+    rate_max integer,
+    rate_period_s double precision,
+    rate_used_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT task_controls_concurrency_max_check CHECK ((concurrency_max > 0)),
+    CONSTRAINT task_controls_limits_check CHECK ((((scope)::text = 'type'::text) OR ((concurrency_max IS NULL) AND (rate_max IS NULL)))),
+    CONSTRAINT task_controls_rate_check CHECK ((((rate_max IS NULL) = (rate_period_s IS NULL)) AND (rate_max > 0) AND (rate_period_s > (0)::double precision))),
+    CONSTRAINT task_controls_scope_check CHECK ((scope IN ('queue', 'type')))
+);
 
-COMMENT ON COLUMN public.task_events.data IS 'What the event tells: progress, error, result.';
+COMMENT ON TABLE public.task_controls IS 'Paused queues and types, and limits of types.';
 
-COMMENT ON COLUMN public.task_events.xact IS 'Transaction that wrote it: a reader that keeps a snapshot misses no late commit (task_events_after).';
+COMMENT ON COLUMN public.task_controls.concurrency_max IS 'Most tasks of the type held by all workers together.';
+
+COMMENT ON COLUMN public.task_controls.rate_max IS 'Most tasks of the type begun in any rate_period_s seconds, up to one such burst after a rest.';
+
+COMMENT ON COLUMN public.task_controls.rate_used_until IS 'Leaky bucket: the moment up to which the rate is used up.';
+
+CREATE TABLE public.task_dependencies (
+    after_task_id uuid NOT NULL,
+    task_id uuid NOT NULL,
+    user_id uuid
+);
+
+ALTER TABLE ONLY public.task_dependencies FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.task_dependencies IS 'task_id waits until after_task_id has completed; is cancelled if that one ends otherwise.';
 
 CREATE TABLE public.task_events_default (
     id uuid DEFAULT uuidv7() CONSTRAINT task_events_id_not_null NOT NULL,
@@ -4657,7 +5316,7 @@ CREATE TABLE public.task_events_default (
     data jsonb DEFAULT '{}'::jsonb CONSTRAINT task_events_data_not_null NOT NULL,
     xact xid8 DEFAULT pg_current_xact_id() CONSTRAINT task_events_xact_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT task_events_created_at_not_null NOT NULL,
-    CONSTRAINT task_events_event_type_check CHECK (((event_type)::text = ANY ((ARRAY['task.created'::character varying, 'task.queued'::character varying, 'task.started'::character varying, 'task.progress'::character varying, 'task.paused'::character varying, 'task.resumed'::character varying, 'task.completed'::character varying, 'task.failed'::character varying, 'task.retried'::character varying, 'task.released'::character varying, 'task.stuck'::character varying, 'task.cancelled'::character varying, 'task.dead_letter'::character varying])::text[])))
+    CONSTRAINT task_events_event_type_check CHECK ((event_type IN ('task.created', 'task.queued', 'task.started', 'task.progress', 'task.paused', 'task.resumed', 'task.completed', 'task.failed', 'task.retried', 'task.released', 'task.stuck', 'task.cancelled', 'task.dead_letter')))
 );
 
 CREATE TABLE public.task_execution_history (
@@ -4677,7 +5336,7 @@ CREATE TABLE public.task_execution_history (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT task_execution_history_attempt_check CHECK ((attempt >= 1)),
     CONSTRAINT task_execution_history_duration_ms_check CHECK ((duration_ms >= 0)),
-    CONSTRAINT task_execution_history_event_type_check CHECK (((event_type)::text = ANY ((ARRAY['completed'::character varying, 'failed'::character varying, 'cancelled'::character varying, 'paused'::character varying, 'stuck'::character varying, 'lease_lost'::character varying, 'released'::character varying, 'dead_letter'::character varying])::text[])))
+    CONSTRAINT task_execution_history_event_type_check CHECK ((event_type IN ('completed', 'failed', 'cancelled', 'paused', 'stuck', 'lease_lost', 'released', 'dead_letter')))
 )
 PARTITION BY RANGE (id);
 
@@ -4712,7 +5371,31 @@ CREATE TABLE public.task_execution_history_default (
     created_at timestamp with time zone DEFAULT now() CONSTRAINT task_execution_history_created_at_not_null NOT NULL,
     CONSTRAINT task_execution_history_attempt_check CHECK ((attempt >= 1)),
     CONSTRAINT task_execution_history_duration_ms_check CHECK ((duration_ms >= 0)),
-    CONSTRAINT task_execution_history_event_type_check CHECK (((event_type)::text = ANY ((ARRAY['completed'::character varying, 'failed'::character varying, 'cancelled'::character varying, 'paused'::character varying, 'stuck'::character varying, 'lease_lost'::character varying, 'released'::character varying, 'dead_letter'::character varying])::text[])))
+    CONSTRAINT task_execution_history_event_type_check CHECK ((event_type IN ('completed', 'failed', 'cancelled', 'paused', 'stuck', 'lease_lost', 'released', 'dead_letter')))
+);
+
+CREATE TABLE public.task_lanes (
+    id integer NOT NULL,
+    queue character varying(100) NOT NULL,
+    task_type character varying(100) NOT NULL,
+    priority public.task_priority NOT NULL,
+    suspect boolean DEFAULT false NOT NULL,
+    trimmed_seq bigint DEFAULT 0 NOT NULL
+);
+
+COMMENT ON TABLE public.task_lanes IS 'Lanes of the queue: tasks of one queue, type and priority, first come first served.';
+
+COMMENT ON COLUMN public.task_lanes.suspect IS 'Lane of tasks whose worker died once; a worker runs one of them at a time, so that a poison pill takes nobody else along twice.';
+
+COMMENT ON COLUMN public.task_lanes.trimmed_seq IS 'Up to where used-up rows of task_stream were deleted.';
+
+ALTER TABLE public.task_lanes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.task_lanes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE VIEW public.task_queue WITH (security_invoker='true') AS
@@ -4753,6 +5436,131 @@ COMMENT ON TABLE public.task_resource_snapshots IS 'Samples of the processor tim
 COMMENT ON COLUMN public.task_resource_snapshots.cpu_percent IS 'Percent of one core; above 100 with several.';
 
 COMMENT ON COLUMN public.task_resource_snapshots.io_read_bytes IS 'Since the task began, as are the other totals.';
+
+CREATE TABLE public.task_schedules (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name character varying(100) NOT NULL,
+    user_id uuid,
+    task_type character varying(100) NOT NULL,
+    queue character varying(100) DEFAULT 'default'::character varying NOT NULL,
+    priority public.task_priority DEFAULT 'normal'::public.task_priority NOT NULL,
+    payload jsonb DEFAULT '{}'::jsonb NOT NULL,
+    config jsonb DEFAULT '{}'::jsonb NOT NULL,
+    cron character varying(255) NOT NULL,
+    time_zone character varying(100) DEFAULT 'UTC'::character varying NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    next_run_at timestamp with time zone NOT NULL,
+    last_run_at timestamp with time zone,
+    last_task_id uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.task_schedules FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.task_schedules IS 'Recurring tasks. Ticks missed while nothing ran are made up for by one run.';
+
+COMMENT ON COLUMN public.task_schedules.cron IS 'minute hour day month weekday, in time_zone.';
+
+COMMENT ON COLUMN public.task_schedules.last_task_id IS 'Joins background_tasks; no FK because tasks are dropped sooner.';
+
+CREATE UNLOGGED SEQUENCE public.task_sleeping_until
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
+COMMENT ON SEQUENCE public.task_sleeping_until IS 'Not a counter: Unix milliseconds until which some worker may be asleep; enqueueing notifies only until then.';
+
+CREATE TABLE public.task_stream (
+    lane integer NOT NULL,
+    seq bigint NOT NULL,
+    task_id uuid NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL
+);
+
+COMMENT ON TABLE public.task_stream IS 'Ready tasks in the order they are to be claimed.';
+
+COMMENT ON COLUMN public.task_stream.xid IS 'Transaction that made it ready: how a number that was committed late is found.';
+
+ALTER TABLE public.task_stream ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.task_stream_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.task_timers (
+    id bigint NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    task_id uuid NOT NULL
+);
+
+COMMENT ON TABLE public.task_timers IS 'Tasks that become ready at a later moment; a fired or outdated entry does no harm.';
+
+ALTER TABLE public.task_timers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.task_timers_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.task_transitions (
+    from_status public.task_status NOT NULL,
+    to_status public.task_status NOT NULL,
+    event_type character varying(50) NOT NULL,
+    meaning text NOT NULL
+);
+
+COMMENT ON TABLE public.task_transitions IS 'Which change of status is allowed and which event it is; a trigger refuses all others.';
+
+CREATE TABLE public.task_unique_keys (
+    key character varying(255) NOT NULL,
+    user_id uuid,
+    task_id uuid NOT NULL,
+    held_while character varying(10) NOT NULL,
+    expires_at timestamp with time zone,
+    CONSTRAINT task_unique_keys_expires_at_check CHECK ((((held_while)::text = 'period'::text) = (expires_at IS NOT NULL))),
+    CONSTRAINT task_unique_keys_held_while_check CHECK ((held_while IN ('waiting', 'unfinished', 'period')))
+);
+
+ALTER TABLE ONLY public.task_unique_keys FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.task_unique_keys IS 'Keys of tasks that may not be enqueued a second time for now.';
+
+COMMENT ON COLUMN public.task_unique_keys.key IS 'Tenant, type and key as the program joined them.';
+
+COMMENT ON COLUMN public.task_unique_keys.held_while IS 'Until the task begins (waiting), ends (unfinished), or expires_at passes (period).';
+
+CREATE UNLOGGED SEQUENCE public.task_woken_at
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
+COMMENT ON SEQUENCE public.task_woken_at IS 'Not a counter: Unix milliseconds of the last notification; at most one goes out every 5 ms.';
+
+CREATE TABLE public.task_workers (
+    id character varying(255) NOT NULL,
+    host character varying(255) NOT NULL,
+    pid integer NOT NULL,
+    queues text[] DEFAULT '{}'::text[] NOT NULL,
+    concurrency integer NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    heartbeat_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease_until timestamp with time zone NOT NULL,
+    CONSTRAINT task_workers_concurrency_check CHECK ((concurrency > 0))
+);
+
+COMMENT ON TABLE public.task_workers IS 'Living workers. A worker whose lease has run out may write nothing more; its tasks are given back.';
+
+COMMENT ON COLUMN public.task_workers.queues IS 'Queues it takes from; empty: all.';
 
 CREATE TABLE public.tool_audit_log (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -4853,7 +5661,7 @@ CREATE TABLE public.user_preferences (
     CONSTRAINT user_preferences_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
     CONSTRAINT user_preferences_examples_check CHECK ((jsonb_typeof(examples) = 'array'::text)),
     CONSTRAINT user_preferences_frequency_check CHECK ((frequency >= 1)),
-    CONSTRAINT user_preferences_preference_type_check CHECK (((preference_type)::text = ANY ((ARRAY['communication_style'::character varying, 'response_format'::character varying, 'code_language'::character varying, 'explanation_depth'::character varying])::text[])))
+    CONSTRAINT user_preferences_preference_type_check CHECK ((preference_type IN ('communication_style', 'response_format', 'code_language', 'explanation_depth')))
 );
 
 ALTER TABLE ONLY public.user_preferences FORCE ROW LEVEL SECURITY;
@@ -4907,7 +5715,7 @@ CREATE TABLE public.webhook_deliveries (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT webhook_deliveries_attempts_check CHECK ((attempts >= 0)),
     CONSTRAINT webhook_deliveries_delivered_check CHECK ((((status)::text = 'delivered'::text) = (delivered_at IS NOT NULL))),
-    CONSTRAINT webhook_deliveries_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'delivered'::character varying, 'failed'::character varying])::text[])))
+    CONSTRAINT webhook_deliveries_status_check CHECK ((status IN ('pending', 'delivered', 'failed')))
 );
 
 ALTER TABLE ONLY public.webhook_deliveries FORCE ROW LEVEL SECURITY;
@@ -5395,6 +6203,15 @@ ALTER TABLE ONLY public.streaming_analytics
 ALTER TABLE ONLY public.streaming_analytics_default
     ADD CONSTRAINT streaming_analytics_default_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.task_claims
+    ADD CONSTRAINT task_claims_pkey PRIMARY KEY (lane, id);
+
+ALTER TABLE ONLY public.task_controls
+    ADD CONSTRAINT task_controls_pkey PRIMARY KEY (scope, name);
+
+ALTER TABLE ONLY public.task_dependencies
+    ADD CONSTRAINT task_dependencies_pkey PRIMARY KEY (after_task_id, task_id);
+
 ALTER TABLE ONLY public.task_events
     ADD CONSTRAINT task_events_pkey PRIMARY KEY (id);
 
@@ -5407,8 +6224,32 @@ ALTER TABLE ONLY public.task_execution_history
 ALTER TABLE ONLY public.task_execution_history_default
     ADD CONSTRAINT task_execution_history_default_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.task_lanes
+    ADD CONSTRAINT task_lanes_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.task_resource_snapshots
     ADD CONSTRAINT task_resource_snapshots_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.task_schedules
+    ADD CONSTRAINT task_schedules_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.task_schedules
+    ADD CONSTRAINT task_schedules_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.task_stream
+    ADD CONSTRAINT task_stream_pkey PRIMARY KEY (lane, seq);
+
+ALTER TABLE ONLY public.task_timers
+    ADD CONSTRAINT task_timers_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.task_transitions
+    ADD CONSTRAINT task_transitions_pkey PRIMARY KEY (from_status, to_status);
+
+ALTER TABLE ONLY public.task_unique_keys
+    ADD CONSTRAINT task_unique_keys_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY public.task_workers
+    ADD CONSTRAINT task_workers_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.tool_audit_log
     ADD CONSTRAINT tool_audit_log_pkey PRIMARY KEY (id);
@@ -5739,7 +6580,7 @@ CREATE INDEX idx_requests_created_at ON ONLY public.llm_requests USING brin (cre
 
 CREATE INDEX idx_requests_session_id ON ONLY public.llm_requests USING btree (session_id) WHERE (session_id IS NOT NULL);
 
-CREATE INDEX idx_requests_status ON ONLY public.llm_requests USING btree (status) WHERE ((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying])::text[]));
+CREATE INDEX idx_requests_status ON ONLY public.llm_requests USING btree (status) WHERE (status IN ('pending', 'running'));
 
 CREATE INDEX idx_requests_user_id ON ONLY public.llm_requests USING btree (user_id);
 
@@ -5767,7 +6608,7 @@ CREATE INDEX idx_task_events_created ON ONLY public.task_events USING brin (crea
 
 CREATE INDEX idx_task_events_task ON ONLY public.task_events USING btree (task_id);
 
-CREATE INDEX idx_task_events_type ON ONLY public.task_events USING btree (event_type) WHERE ((event_type)::text <> ALL ((ARRAY['task.created'::character varying, 'task.queued'::character varying, 'task.started'::character varying, 'task.progress'::character varying, 'task.completed'::character varying])::text[]));
+CREATE INDEX idx_task_events_type ON ONLY public.task_events USING btree (event_type) WHERE (event_type NOT IN ('task.created', 'task.queued', 'task.started', 'task.progress', 'task.completed'));
 
 CREATE INDEX idx_token_usage_agent ON ONLY public.llm_token_usage USING btree (agent_id) WHERE (agent_id IS NOT NULL);
 
@@ -5819,7 +6660,7 @@ CREATE INDEX llm_requests_default_prompt_id_idx ON public.llm_requests_default U
 
 CREATE INDEX llm_requests_default_session_id_idx ON public.llm_requests_default USING btree (session_id) WHERE (session_id IS NOT NULL);
 
-CREATE INDEX llm_requests_default_status_idx ON public.llm_requests_default USING btree (status) WHERE ((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying])::text[]));
+CREATE INDEX llm_requests_default_status_idx ON public.llm_requests_default USING btree (status) WHERE (status IN ('pending', 'running'));
 
 CREATE INDEX llm_requests_user_id_idempotency_key_idx ON ONLY public.llm_requests USING btree (user_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 
@@ -5987,9 +6828,11 @@ CREATE INDEX streaming_analytics_default_timestamp_idx ON public.streaming_analy
 
 CREATE INDEX streaming_analytics_default_user_id_idx ON public.streaming_analytics_default USING btree (user_id) WHERE (user_id IS NOT NULL);
 
+CREATE INDEX task_dependencies_user_id_idx ON public.task_dependencies USING btree (user_id) WHERE (user_id IS NOT NULL);
+
 CREATE INDEX task_events_default_created_at_idx ON public.task_events_default USING brin (created_at) WITH (autosummarize='on');
 
-CREATE INDEX task_events_default_event_type_idx ON public.task_events_default USING btree (event_type) WHERE ((event_type)::text <> ALL ((ARRAY['task.created'::character varying, 'task.queued'::character varying, 'task.started'::character varying, 'task.progress'::character varying, 'task.completed'::character varying])::text[]));
+CREATE INDEX task_events_default_event_type_idx ON public.task_events_default USING btree (event_type) WHERE (event_type NOT IN ('task.created', 'task.queued', 'task.started', 'task.progress', 'task.completed'));
 
 CREATE INDEX task_events_default_task_id_idx ON public.task_events_default USING btree (task_id);
 
@@ -6013,7 +6856,19 @@ CREATE INDEX task_execution_history_user_id_idx ON ONLY public.task_execution_hi
 
 CREATE INDEX task_execution_history_default_user_id_idx ON public.task_execution_history_default USING btree (user_id) WHERE (user_id IS NOT NULL);
 
+CREATE INDEX task_lanes_queue_task_type_idx ON public.task_lanes USING btree (queue, task_type, priority, suspect, id);
+
 CREATE INDEX task_resource_snapshots_task_id_sampled_at_idx ON public.task_resource_snapshots USING btree (task_id, sampled_at);
+
+CREATE INDEX task_schedules_next_run_at_idx ON public.task_schedules USING btree (next_run_at) WHERE enabled;
+
+CREATE INDEX task_schedules_user_id_idx ON public.task_schedules USING btree (user_id) WHERE (user_id IS NOT NULL);
+
+CREATE INDEX task_stream_lane_xid_seq_idx ON public.task_stream USING btree (lane, xid, seq);
+
+CREATE INDEX task_timers_due_at_idx ON public.task_timers USING btree (due_at);
+
+CREATE INDEX task_unique_keys_user_id_idx ON public.task_unique_keys USING btree (user_id) WHERE (user_id IS NOT NULL);
 
 CREATE INDEX tool_audit_log_api_key_id_idx ON ONLY public.tool_audit_log USING btree (api_key_id) WHERE (api_key_id IS NOT NULL);
 
@@ -6287,6 +7142,12 @@ CREATE TRIGGER acp_agents_set_updated_at BEFORE UPDATE ON public.acp_agents FOR 
 
 CREATE TRIGGER agent_permissions_set_updated_at BEFORE UPDATE ON public.agent_permissions FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
+CREATE TRIGGER background_tasks_deleted AFTER DELETE ON public.background_tasks REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.helix_tasks_deleted();
+
+CREATE TRIGGER background_tasks_inserted AFTER INSERT ON public.background_tasks REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.helix_tasks_inserted();
+
+CREATE TRIGGER background_tasks_updated AFTER UPDATE ON public.background_tasks REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.helix_tasks_updated();
+
 CREATE TRIGGER budget_periods_set_updated_at BEFORE UPDATE ON public.budget_periods FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER budgets_set_updated_at BEFORE UPDATE ON public.budgets FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
@@ -6364,6 +7225,10 @@ CREATE TRIGGER prompt_tests_set_updated_at BEFORE UPDATE ON public.prompt_tests 
 CREATE TRIGGER provider_configs_set_updated_at BEFORE UPDATE ON public.provider_configs FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER rag_knowledge_set_updated_at BEFORE UPDATE ON public.rag_knowledge FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
+
+CREATE TRIGGER task_schedules_set_updated_at BEFORE UPDATE ON public.task_schedules FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
+
+CREATE TRIGGER task_workers_deleted AFTER DELETE ON public.task_workers FOR EACH ROW EXECUTE FUNCTION public.helix_task_workers_deleted();
 
 CREATE TRIGGER tool_audit_log_append_only BEFORE DELETE OR UPDATE ON public.tool_audit_log FOR EACH ROW EXECUTE FUNCTION public.helix_append_only('user_id,api_key_id,project_id', 'parameters,result');
 
@@ -6708,8 +7573,17 @@ ALTER TABLE ONLY public.rag_knowledge
 ALTER TABLE public.streaming_analytics
     ADD CONSTRAINT streaming_analytics_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE SET NULL;
 
+ALTER TABLE ONLY public.task_dependencies
+    ADD CONSTRAINT task_dependencies_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.task_resource_snapshots
     ADD CONSTRAINT task_resource_snapshots_task_id_fkey FOREIGN KEY (task_id) REFERENCES public.background_tasks(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.task_schedules
+    ADD CONSTRAINT task_schedules_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.task_unique_keys
+    ADD CONSTRAINT task_unique_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
 ALTER TABLE public.tool_audit_log
     ADD CONSTRAINT tool_audit_log_api_key_id_fkey FOREIGN KEY (api_key_id) REFERENCES public.api_keys(id) ON DELETE SET NULL;
@@ -7312,6 +8186,14 @@ CREATE POLICY streaming_analytics_recorder ON public.streaming_analytics TO heli
 
 CREATE POLICY streaming_analytics_tenant ON public.streaming_analytics TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
 
+ALTER TABLE public.task_dependencies ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY task_dependencies_operator ON public.task_dependencies TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY task_dependencies_readonly ON public.task_dependencies FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY task_dependencies_tenant ON public.task_dependencies TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
 ALTER TABLE public.task_events ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY task_events_operator ON public.task_events TO helix_operator USING (true) WITH CHECK (true);
@@ -7339,6 +8221,22 @@ CREATE POLICY task_resource_snapshots_tenant ON public.task_resource_snapshots T
   WHERE (parent.id = task_resource_snapshots.task_id)))) WITH CHECK ((EXISTS ( SELECT
    FROM public.background_tasks parent
   WHERE (parent.id = task_resource_snapshots.task_id))));
+
+ALTER TABLE public.task_schedules ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY task_schedules_operator ON public.task_schedules TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY task_schedules_readonly ON public.task_schedules FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY task_schedules_tenant ON public.task_schedules TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
+ALTER TABLE public.task_unique_keys ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY task_unique_keys_operator ON public.task_unique_keys TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY task_unique_keys_readonly ON public.task_unique_keys FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY task_unique_keys_tenant ON public.task_unique_keys TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
 
 ALTER TABLE public.tool_audit_log ENABLE ROW LEVEL SECURITY;
 
@@ -7407,6 +8305,89 @@ GRANT USAGE ON SCHEMA public TO helix_operator;
 GRANT USAGE ON SCHEMA public TO helix_readonly;
 GRANT USAGE ON SCHEMA public TO helix_recorder;
 
+GRANT SELECT,INSERT,UPDATE ON TABLE public.background_tasks TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.background_tasks TO helix_operator;
+
+GRANT SELECT(id) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(queue) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(task_type) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(task_name) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(user_id) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(session_id) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(project_id) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(correlation_id) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(parent_task_id) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(payload) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(config) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(tags) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(status) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(priority) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(progress) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(progress_message) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(checkpoint) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(retry_count) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(max_retries) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(retry_delay_seconds) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(error_message) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(error_history) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(result) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(worker_id) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(attempt) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(lease_until) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(fencing_token) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(lost_count) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(blocked_by) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(unique_key) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(spend_cap_usd) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(last_heartbeat) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(deadline) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(required_cpu_cores) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(required_memory_mb) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(scheduled_at) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(started_at) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(completed_at) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(deleted_at) ON TABLE public.background_tasks TO helix_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.background_tasks TO helix_readonly;
+
 GRANT SELECT ON TABLE public.debate_strategy_success TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.debate_strategy_success TO helix_operator;
 GRANT SELECT ON TABLE public.debate_strategy_success TO helix_readonly;
@@ -7473,6 +8454,10 @@ GRANT ALL ON FUNCTION public.refresh_materialized_views(p_view_names text[]) TO 
 
 REVOKE ALL ON FUNCTION public.refresh_streaming_analytics_views() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.refresh_streaming_analytics_views() TO helix_operator;
+
+GRANT SELECT,INSERT ON TABLE public.task_events TO helix_app;
+GRANT SELECT,INSERT,DELETE ON TABLE public.task_events TO helix_operator;
+GRANT SELECT ON TABLE public.task_events TO helix_readonly;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.acp_agents TO helix_operator;
 
@@ -7574,79 +8559,6 @@ GRANT SELECT(revoked_at) ON TABLE public.api_keys TO helix_readonly;
 GRANT SELECT,INSERT ON TABLE public.archived_projects TO helix_app;
 GRANT SELECT,INSERT ON TABLE public.archived_projects TO helix_operator;
 GRANT SELECT ON TABLE public.archived_projects TO helix_readonly;
-
-GRANT SELECT,INSERT,UPDATE ON TABLE public.background_tasks TO helix_app;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.background_tasks TO helix_operator;
-
-GRANT SELECT(id) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(task_type) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(task_name) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(user_id) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(session_id) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(project_id) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(correlation_id) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(parent_task_id) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(payload) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(config) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(tags) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(status) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(priority) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(progress) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(progress_message) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(checkpoint) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(retry_count) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(max_retries) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(retry_delay_seconds) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(error_message) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(error_history) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(result) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(worker_id) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(attempt) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(lease_until) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(fencing_token) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(last_heartbeat) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(deadline) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(required_cpu_cores) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(required_memory_mb) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(scheduled_at) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(started_at) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(completed_at) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(deleted_at) ON TABLE public.background_tasks TO helix_readonly;
-
-GRANT SELECT(created_at) ON TABLE public.background_tasks TO helix_readonly;
 
 GRANT SELECT ON TABLE public.budget_periods TO helix_app;
 GRANT SELECT ON TABLE public.budget_periods TO helix_readonly;
@@ -8296,13 +9208,37 @@ GRANT SELECT ON TABLE public.stream_timing TO helix_readonly;
 GRANT SELECT ON TABLE public.table_sizes TO helix_operator;
 GRANT SELECT ON TABLE public.table_sizes TO helix_readonly;
 
-GRANT SELECT,INSERT ON TABLE public.task_events TO helix_app;
-GRANT SELECT,INSERT ON TABLE public.task_events TO helix_operator;
-GRANT SELECT ON TABLE public.task_events TO helix_readonly;
+GRANT SELECT,INSERT,DELETE ON TABLE public.task_claims TO helix_operator;
+
+GRANT SELECT ON TABLE public.task_controls TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.task_controls TO helix_operator;
+GRANT SELECT ON TABLE public.task_controls TO helix_readonly;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.task_dependencies TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.task_dependencies TO helix_operator;
+GRANT SELECT ON TABLE public.task_dependencies TO helix_readonly;
 
 GRANT SELECT,INSERT ON TABLE public.task_execution_history TO helix_app;
-GRANT SELECT,INSERT ON TABLE public.task_execution_history TO helix_operator;
+GRANT SELECT,INSERT,DELETE ON TABLE public.task_execution_history TO helix_operator;
 GRANT SELECT ON TABLE public.task_execution_history TO helix_readonly;
+
+GRANT SELECT ON TABLE public.task_lanes TO helix_app;
+GRANT SELECT ON TABLE public.task_lanes TO helix_operator;
+GRANT SELECT ON TABLE public.task_lanes TO helix_readonly;
+
+GRANT INSERT(queue) ON TABLE public.task_lanes TO helix_app;
+GRANT INSERT(queue) ON TABLE public.task_lanes TO helix_operator;
+
+GRANT INSERT(task_type) ON TABLE public.task_lanes TO helix_app;
+GRANT INSERT(task_type) ON TABLE public.task_lanes TO helix_operator;
+
+GRANT INSERT(priority) ON TABLE public.task_lanes TO helix_app;
+GRANT INSERT(priority) ON TABLE public.task_lanes TO helix_operator;
+
+GRANT INSERT(suspect) ON TABLE public.task_lanes TO helix_app;
+GRANT INSERT(suspect) ON TABLE public.task_lanes TO helix_operator;
+
+GRANT UPDATE(trimmed_seq) ON TABLE public.task_lanes TO helix_operator;
 
 GRANT SELECT ON TABLE public.task_queue TO helix_app;
 GRANT SELECT ON TABLE public.task_queue TO helix_operator;
@@ -8311,6 +9247,43 @@ GRANT SELECT ON TABLE public.task_queue TO helix_readonly;
 GRANT SELECT ON TABLE public.task_resource_snapshots TO helix_app;
 GRANT SELECT ON TABLE public.task_resource_snapshots TO helix_readonly;
 GRANT SELECT,INSERT,DELETE ON TABLE public.task_resource_snapshots TO helix_operator;
+
+GRANT SELECT ON TABLE public.task_schedules TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.task_schedules TO helix_operator;
+GRANT SELECT ON TABLE public.task_schedules TO helix_readonly;
+
+GRANT SELECT,UPDATE ON SEQUENCE public.task_sleeping_until TO helix_app;
+GRANT SELECT,UPDATE ON SEQUENCE public.task_sleeping_until TO helix_operator;
+
+GRANT SELECT,DELETE ON TABLE public.task_stream TO helix_operator;
+
+GRANT INSERT(lane) ON TABLE public.task_stream TO helix_app;
+GRANT INSERT(lane) ON TABLE public.task_stream TO helix_operator;
+
+GRANT INSERT(task_id) ON TABLE public.task_stream TO helix_app;
+GRANT INSERT(task_id) ON TABLE public.task_stream TO helix_operator;
+
+GRANT SELECT,DELETE,UPDATE ON TABLE public.task_timers TO helix_operator;
+
+GRANT INSERT(due_at) ON TABLE public.task_timers TO helix_app;
+GRANT INSERT(due_at) ON TABLE public.task_timers TO helix_operator;
+
+GRANT INSERT(task_id) ON TABLE public.task_timers TO helix_app;
+GRANT INSERT(task_id) ON TABLE public.task_timers TO helix_operator;
+
+GRANT SELECT ON TABLE public.task_transitions TO helix_app;
+GRANT SELECT ON TABLE public.task_transitions TO helix_operator;
+GRANT SELECT ON TABLE public.task_transitions TO helix_readonly;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.task_unique_keys TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.task_unique_keys TO helix_operator;
+
+GRANT SELECT,UPDATE ON SEQUENCE public.task_woken_at TO helix_app;
+GRANT SELECT,UPDATE ON SEQUENCE public.task_woken_at TO helix_operator;
+
+GRANT SELECT ON TABLE public.task_workers TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.task_workers TO helix_operator;
+GRANT SELECT ON TABLE public.task_workers TO helix_readonly;
 
 GRANT SELECT,INSERT ON TABLE public.tool_audit_log TO helix_app;
 GRANT SELECT,INSERT ON TABLE public.tool_audit_log TO helix_operator;
@@ -8400,6 +9373,45 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('rls_exempt_tables',      'this list itself')
 ON CONFLICT (table_name) DO UPDATE SET reason = EXCLUDED.reason;
 
+INSERT INTO task_transitions (from_status, to_status, event_type, meaning) VALUES
+    ('pending',     'queued',      'task.queued',      'a worker picked it up and has not begun'),
+    ('pending',     'running',     'task.started',     'a worker picked it up and began'),
+    ('pending',     'paused',      'task.paused',      'held back'),
+    ('pending',     'cancelled',   'task.cancelled',   'called off, or a task it waited for did not complete'),
+    ('queued',      'running',     'task.started',     'its worker began'),
+    ('queued',      'pending',     'task.released',    'handed back, or its worker died'),
+    ('queued',      'paused',      'task.paused',      'held back'),
+    ('queued',      'cancelled',   'task.cancelled',   'called off'),
+    ('queued',      'failed',      'task.failed',      'its deadline passed before it began'),
+    ('queued',      'dead_letter', 'task.dead_letter', 'given up'),
+    ('running',     'completed',   'task.completed',   'done'),
+    ('running',     'pending',     'task.retried',     'failed, handed back, or its worker died: it will run again'),
+    ('running',     'paused',      'task.paused',      'held back, or its spend cap was reached'),
+    ('running',     'stuck',       'task.stuck',       'its worker lives, it makes no progress'),
+    ('running',     'failed',      'task.failed',      'failed, and trying again is of no use'),
+    ('running',     'cancelled',   'task.cancelled',   'called off'),
+    ('running',     'dead_letter', 'task.dead_letter', 'failed once too often'),
+    ('stuck',       'running',     'task.resumed',     'it makes progress again'),
+    ('stuck',       'completed',   'task.completed',   'done after all'),
+    ('stuck',       'pending',     'task.retried',     'failed, handed back, or its worker died: it will run again'),
+    ('stuck',       'paused',      'task.paused',      'held back'),
+    ('stuck',       'failed',      'task.failed',      'failed, and trying again is of no use'),
+    ('stuck',       'cancelled',   'task.cancelled',   'called off'),
+    ('stuck',       'dead_letter', 'task.dead_letter', 'failed once too often'),
+    ('paused',      'pending',     'task.resumed',     'let go'),
+    ('paused',      'cancelled',   'task.cancelled',   'called off'),
+    ('failed',      'pending',     'task.retried',     'retried by hand'),
+    ('cancelled',   'pending',     'task.retried',     'retried by hand');
+
+INSERT INTO rls_exempt_tables (table_name, reason) VALUES
+    ('task_transitions', 'the state diagram, no tenant data'),
+    ('task_lanes',       'names of queues and types, no tenant data'),
+    ('task_stream',      'ids in order; tenants may only add to it, through the trigger of background_tasks'),
+    ('task_claims',      'marks of the claims; only workers (helix_operator) use it'),
+    ('task_timers',      'ids and moments; tenants may only add to it, through the trigger of background_tasks'),
+    ('task_workers',     'processes of Helix, no tenant data'),
+    ('task_controls',    'limits and pauses of queues and types, no tenant data');
+
 INSERT INTO llm_pricing (model, input_cost_per_million, output_cost_per_million, effective_date, source, updated_by, notes) VALUES
     ('gpt-4',             30.000000, 60.000000, '2025-11-01 00:00:00+00', 'Decision 79', 'helix', 'List price as printed in Decision 79'),
     ('gpt-4-turbo',       10.000000, 30.000000, '2025-11-01 00:00:00+00', 'Decision 79', 'helix', 'List price as printed in Decision 79'),
@@ -8455,11 +9467,12 @@ CREATE TABLE IF NOT EXISTS helix_migrations (
 );
 COMMENT ON TABLE helix_migrations IS 'Revisions of the schema that are in this database. Written by helix db upgrade and downgrade, and by nothing else.';
 GRANT SELECT ON helix_migrations TO PUBLIC;
+INSERT INTO rls_exempt_tables (table_name, reason) VALUES ('helix_migrations', 'which revisions are in place; only the migrator writes it');
 INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, applied_at) VALUES
-    ('001', 'Core: users, sessions, providers, projects, prompts, requests, responses, ledger, tools, errors', 'e4438d9806186219f51164f94fab78cce3dee7a453704d63173bd5140e10ed5a', 'applied', 1, now()),
+    ('001', 'Core: users, sessions, providers, projects, prompts, requests, responses, ledger, tools, errors', 'b52a44c73ac3894ecaf73bd215e20b7f4a8cb93902405c8d523f95e70a2ad64d', 'applied', 1, now()),
     ('002', 'Models.dev: the catalogue of models, benchmarks, and the provider columns that follow it', '561991f815abef5c9ea03ecaa0b01935bdfe9ef0f36a510240a43e5b4c29af0b', 'applied', 1, now()),
     ('003', 'Memory: memories, entities, relations, knowledge, embeddings', 'ee76e20305f96557b4bdc7226e7a81f2c88829b266a1c7b750f14605928ac43c', 'applied', 1, now()),
     ('011', 'Debates: debates, rounds, arguments, votes, code versions', '82fc52310b5ed9655ed86a4d7afeebdf8d7cbf361cb3604fa42fd0a4f521c4e8', 'applied', 1, now()),
-    ('012', 'Tasks: the queue, its events and history, dead letters', '42778e52ab885cc4f1f0daf1a02e63eb231c908bcc60091947ac4eb70a865a2b', 'applied', 1, now()),
+    ('012', 'Tasks: the queue, its events and history, dead letters', '7c454952f95f3f22c07d88bf7fdd31ef3896c351568025545f245c10d39e83a8', 'applied', 1, now()),
     ('013', 'Protocols: MCP, LSP and ACP registries', '349ab4235432208072017f2b0d8aa62daa3614e9dbac6309b711799c18d73b8d', 'applied', 1, now()),
     ('014', 'Distributed memory and Big Data: conversations, nodes, learning, analytics, materialized views', '6355a79731b866535388cb94cd7f4c29d63b24a8a2edd724217fe42f7fe3057e', 'applied', 1, now());

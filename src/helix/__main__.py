@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("helix.accounts.cli_keys", "API keys: create, list, revoke"),
     "providers": ("helix.providers.cli", "providers of models: add, list, enable, remove"),
     "prices": ("helix.ledger.cli", "dated prices: list, set"),
+    "reference": ("helix.cli.reference", "print the pages of docs/ that the code writes"),
     "calls": ("helix.gateway.cli", "recorded calls: tail, show"),
 }
 """Each command's module, which has a `main(args) -> None`, and its one-line help."""

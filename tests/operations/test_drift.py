@@ -8,8 +8,8 @@ from helix.core.config import load_settings
 from helix.core.db import Connection, connect
 from helix.core.sql import split_statements
 from helix.operations import drift as drift_module
-from helix.operations.catalogue import differences
-from helix.operations.check import catalogue_of
+from helix.operations.catalogue import Difference, differences
+from helix.operations.check import CheckResult, catalogue_of
 from helix.operations.drift import drift, generated_files
 from helix.operations.migrate import current, require_known_schema, upgrade
 from tests.conftest import ROOT
@@ -68,7 +68,7 @@ async def test_generated_files_in_the_repository_are_current(database_url: str) 
 
 
 async def test_drift_names_each_stale_missing_and_left_over_file(
-    server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diagrams = tmp_path / "docs" / "diagrams"
     diagrams.mkdir(parents=True)
@@ -76,14 +76,24 @@ async def test_drift_names_each_stale_missing_and_left_over_file(
     (diagrams / "old.mmd").write_text("")
     (diagrams / "users.mmd").write_text("stale")
     (tmp_path / "docs" / "settings.md").write_text("fresh")
+    (tmp_path / "docs" / "errors.md").write_text("stale")
+
+    async def differ(url: str) -> CheckResult:
+        return CheckResult((Difference("table users", "is odd"),), (), 1)
 
     async def generate(url: str, settings: object) -> dict[Path, str]:
         return {diagrams / "users.mmd": "new", tmp_path / "sql" / "complete_schema.sql": "new"}
 
+    monkeypatch.setattr(drift_module, "check", differ)
     monkeypatch.setattr(drift_module, "generated_files", generate)
-    monkeypatch.setattr(drift_module, "_settings_page", lambda: "fresh")
+    monkeypatch.setattr(
+        drift_module, "_PAGES", {"settings.md": ("settings",), "errors.md": ("reference", "errors")}
+    )
+    monkeypatch.setattr(drift_module, "_page", lambda words: "fresh")
     assert await drift(tmp_path) == [
+        "table users: is odd",
         "docs/diagrams/users.mmd is stale: make diagram",
         "sql/complete_schema.sql is missing: make schema",
+        "docs/errors.md is stale: helix reference errors > docs/errors.md",
         "docs/diagrams/old.mmd is left over: nothing generates it",
     ]

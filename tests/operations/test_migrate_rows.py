@@ -1,15 +1,31 @@
-"""Migrating a database that is not empty: nothing is lost that a revision keeps."""
+"""Migrating a database that is not empty: nothing is lost that a revision keeps.
+
+Every table gets 1,000 generated rows as soon as its revision has made it; then the way goes down to
+base and up again. Whatever a revision leaves standing must hold, column by column, what it held.
+"""
 
 from datetime import UTC, datetime
+
+import pytest
 
 from helix.core.db import connect
 from helix.operations.catalogue import differences
 from helix.operations.check import catalogue_of
 from helix.operations.migrate import downgrade, upgrade
 from helix.operations.scripts import revision_ids
-from tests.operations.generate import ROWS, Rows, checksums, fill
+from tests.operations.generate import FIXED, ROWS, Rows, checksums, fill
+
+LINKS = {
+    "003": "UPDATE user_sessions SET memory_id = (SELECT id FROM memories LIMIT 1)",
+    "012": "UPDATE project_state SET current_task_id = (SELECT id FROM background_tasks LIMIT 1)",
+}
+"""Older tables point to newer ones: a downgrade has to undo that, or the way up fails."""
+
+TOUCHED = {"project_state.updated_at"}
+"""What taking such a link back changes besides."""
 
 
+@pytest.mark.timeout(400)
 async def test_rows_outlive_the_way_up_down_to_base_and_up_again(empty_database_url: str) -> None:
     url = empty_database_url
     rows = Rows(base=datetime.now(UTC))
@@ -20,22 +36,23 @@ async def test_rows_outlive_the_way_up_down_to_base_and_up_again(empty_database_
         await upgrade(url, target=revision)
         await conn.reload_schema_state()
         await fill(conn, rows)
+        if revision in LINKS:
+            await conn.execute(LINKS[revision])
         kept[revision] = await checksums(conn)
         shapes[revision] = await catalogue_of(url)
     counts = {name.partition(".")[0]: n for name, (n, _) in kept["014"].items()}
-    assert min(counts.values()) >= ROWS, {t: n for t, n in counts.items() if n < ROWS}
+    assert {table for table, count in counts.items() if count < ROWS} == FIXED
 
     for revision in reversed(revision_ids()):
         await conn.reload_schema_state()
         now = await checksums(conn)
         changed = {name for name, value in kept[revision].items() if now.get(name) != value}
-        assert changed == set()
+        assert changed - TOUCHED == set()
         assert differences(shapes[revision], await catalogue_of(url), ("before", "after")) == []
         await downgrade(url, target="-1", confirmed=True)
     left = [thing for thing in (await catalogue_of(url)).things if not thing.startswith("grant ")]
     assert left == ["extension vector"]
 
-    for revision in revision_ids():
-        await upgrade(url, target=revision)
-        assert differences(shapes[revision], await catalogue_of(url), ("before", "after")) == []
+    await upgrade(url)
+    assert differences(shapes["014"], await catalogue_of(url), ("before", "after")) == []
     await conn.close()

@@ -13,11 +13,13 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 import typer
@@ -52,6 +54,7 @@ _LOG = get_log(__name__)
 _BOOTSTRAP_CONTEXT = "bootstrap.key"
 _BACKLOG = 2_048
 _KEEP_ALIVE_S = 75
+_READY_TIMEOUT_S = 15.0
 _EXIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -220,11 +223,44 @@ async def _serve(
     serving = asyncio.create_task(_serve_to_the_end(server, listener), name="server")
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells nobody
         await asyncio.sleep(0.005)
+    if server.started:
+        await _until_ready(_url_of(listener), server)
     if server.started and not server.should_exit:
         announce()
     await serving
     if not server.started and not ending.begun:
         raise Unavailable("the server did not start: see the log above")
+
+
+async def _until_ready(url: str, server: _Server) -> None:
+    """Wait, for a while, until the server says that it can take calls."""
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while not server.should_exit:
+        if await _is_ready(url):
+            return
+        if time.monotonic() > deadline:
+            _say(f"it serves, but is not ready yet: {url}/ready tells what is missing")
+            return
+        await asyncio.sleep(0.02)
+
+
+async def _is_ready(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except OSError:
+        return False
+    try:
+        writer.write(
+            f"GET /ready HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode()
+        )
+        async with asyncio.timeout(_READY_TIMEOUT_S):
+            status_line = await reader.readline()
+        return status_line.split()[1:2] == [b"200"]
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()
 
 
 async def _serve_to_the_end(server: _Server, listener: socket.socket) -> None:
@@ -324,13 +360,13 @@ def _welcome(instance: Instance, key: _Key | None, home: Path) -> str:
     body = '{"model": "mock/echo", "messages": [{"role": "user", "content": "Hello"}]}'
     curl = (
         f"curl -s {instance.url}/v1/chat/completions "
-        f'-H "Authorization: Bearer {fresh or "$HELIX_API_KEY"}" '
+        f'-H "Authorization: Bearer {fresh or "$KEY"}" '
         f"-H 'Content-Type: application/json' -d '{body}'"
     )
     key_line = (
         f"{fresh}   (of the first administrator; shown this once, keep it)"
         if fresh
-        else f"yours, in HELIX_API_KEY; `helix keys create{at_home}` makes another"
+        else f"yours, as KEY; `helix keys create{at_home}` makes another"
     )
     return "\n".join(
         [

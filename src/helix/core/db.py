@@ -44,6 +44,7 @@ OUTAGES: tuple[type[BaseException], ...] = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,  # a connection that was cut between two calls
 )
 """What the driver raises when the database is away, restarting or full."""
 

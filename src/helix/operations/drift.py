@@ -1,7 +1,8 @@
 """`python -m helix.operations.drift`: is everything that is derived what it would be now?
 
 In a throwaway database: the schema files against the migrations, then every generated file
-(sql/complete_schema.sql, docs/diagrams, docs/settings.md) against what would be generated.
+(sql/complete_schema.sql, docs/diagrams, the pages of docs/ that the code writes) against what
+would be generated now.
 """
 
 import asyncio
@@ -29,6 +30,13 @@ from helix.operations.schema_files import (
 )
 
 __all__ = ["drift", "generated_files", "main"]
+
+_PAGES = {
+    "settings.md": ("settings", "--markdown"),
+    "errors.md": ("reference", "errors"),
+    "cli.md": ("reference", "commands"),
+}
+"""Pages of docs/ and the `helix` words that print them."""
 
 
 async def generated_files(
@@ -70,7 +78,8 @@ async def drift(root: Path) -> list[str]:
                 files = await generated_files(server.url, settings)
             finally:
                 await server.stop()
-    files[root / "docs" / "settings.md"] = await asyncio.to_thread(_settings_page)
+    for name, words in _PAGES.items():
+        files[root / "docs" / name] = await asyncio.to_thread(_page, words)
     found = [str(difference) for difference in result.differences]
     found += [
         f"{path.relative_to(root)} is {'stale' if path.exists() else 'missing'}: {_remedy(path)}"
@@ -87,25 +96,25 @@ async def drift(root: Path) -> list[str]:
     return found
 
 
-def _settings_page() -> str:
-    """Ask the command line for the page: the command lies on a floor above this one."""
-    done = subprocess.run(
-        [sys.executable, "-m", "helix", "settings", "--markdown"],
+def _page(words: Sequence[str]) -> str:
+    """Ask the command line for a page: the command lies on a floor above this one."""
+    done = subprocess.run(  # noqa: S603 - our own words
+        [sys.executable, "-m", "helix", *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
     if done.returncode != 0:
-        raise HelixError(f"helix settings --markdown: {done.stderr.strip()}")
+        raise HelixError(f"helix {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
 
 
 def _remedy(path: Path) -> str:
     if path.name == "complete_schema.sql":
         return "make schema"
-    if path.name == "settings.md":
-        return "helix settings --markdown > docs/settings.md"
+    if path.name in _PAGES:
+        return f"helix {' '.join(_PAGES[path.name])} > docs/{path.name}"
     return "make diagram"
 
 

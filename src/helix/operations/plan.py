@@ -106,6 +106,9 @@ async def _try_script(
 
 
 async def _held_locks(conn: Connection, here: set[int]) -> set[tuple[str, str]]:
+    """Return the locks held now on relations that were there before; asks only if any were."""
+    if not here:
+        return set()
     return {
         (row["relation"], row["mode"].removesuffix("Lock"))
         for row in await _QUERIES.rows(conn, "list_held_locks")

@@ -117,6 +117,8 @@ class Runner:
                         f"{script.file}: no lock within {self.limits.lock_timeout_ms} ms in "
                         f"{attempt} tries ({exc}); run it again to go on where it stopped"
                     ) from exc
+                if attempt == 1:
+                    self.report(f"{script.file}: waiting for a lock ({exc}); others go first")
                 await asyncio.sleep(self.limits.pause_s)
             else:
                 return

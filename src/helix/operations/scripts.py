@@ -95,7 +95,7 @@ def revision_ids(directory: Path = MIGRATIONS) -> tuple[str, ...]:
 
 def summary(statement: str, length: int = 72) -> str:
     """Return the beginning of a statement on one line, without comments."""
-    plain = strip(statement)
+    plain = " ".join(strip(statement).split())
     return plain if len(plain) <= length else plain[: length - 1] + "…"
 
 

@@ -4,6 +4,9 @@
 ALTER POLICY user_sessions_tenant ON user_sessions USING (user_id = (SELECT helix_tenant()))
     WITH CHECK (user_id = (SELECT helix_tenant()));
 
+-- What points to a row that goes points to nothing.
+UPDATE user_sessions SET memory_id = NULL WHERE memory_id IS NOT NULL;
+
 -- What ties other tables to these.
 ALTER TABLE rag_knowledge DROP CONSTRAINT rag_knowledge_embedding_config_id_fkey;
 ALTER TABLE memory_embeddings DROP CONSTRAINT memory_embeddings_embedding_config_id_dimension_fkey;

@@ -4,6 +4,9 @@
 ALTER POLICY project_state_tenant ON project_state USING (EXISTS (SELECT FROM projects AS parent WHERE parent.id = project_state.project_id))
     WITH CHECK (EXISTS (SELECT FROM projects AS parent WHERE parent.id = project_state.project_id));
 
+-- What points to a row that goes points to nothing.
+UPDATE project_state SET current_task_id = NULL WHERE current_task_id IS NOT NULL;
+
 -- What ties other tables to these.
 ALTER TABLE project_state DROP CONSTRAINT project_state_current_task_id_fkey;
 

@@ -655,6 +655,7 @@ DECLARE
     v_ended integer;     -- tasks that reached an end
     v_unique integer;
     v_waiting integer;
+    refused record;
     ready record;
 BEGIN
     -- What happened, counted once: most statements are a claim or a batch of endings, and need little of what follows.
@@ -678,11 +679,12 @@ BEGIN
         WHERE n.status <> o.status;
         GET DIAGNOSTICS v_allowed = ROW_COUNT;
         IF v_allowed < v_changed THEN
-            RAISE EXCEPTION 'a task cannot go from % to %', x.from_status, x.to_status
-                USING ERRCODE = 'check_violation', CONSTRAINT = 'task_transitions', HINT = 'See the table task_transitions.'
-                FROM (SELECT o.status AS from_status, n.status AS to_status FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
-                      LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
-                      WHERE n.status <> o.status AND t.from_status IS NULL LIMIT 1) AS x;
+            SELECT o.status AS from_status, n.status AS to_status INTO refused
+            FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
+            LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
+            WHERE n.status <> o.status AND t.from_status IS NULL LIMIT 1;
+            RAISE EXCEPTION 'a task cannot go from % to %', refused.from_status, refused.to_status
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'task_transitions', HINT = 'See the table task_transitions.';
         END IF;
     END IF;
 
@@ -866,6 +868,7 @@ DECLARE
     v_free uuid[];
     v_waited integer;     -- a lane that another claim holds
     v_round integer;
+    v_pass integer;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'tasks are claimed in READ COMMITTED transactions' USING ERRCODE = 'invalid_transaction_state';
@@ -908,39 +911,44 @@ BEGIN
                 v_room := least(v_room, helix_tasks_allowance(lane.task_type));
                 CONTINUE WHEN v_room <= 0;
             END IF;
-            v_ids := helix_tasks_pass(lane.id, p_worker_id, v_room);
-            CONTINUE WHEN v_ids IS NULL;
+            -- Entries of tasks that were cancelled or paused meanwhile are passed over, so one pass may bring fewer than there is room for.
+            FOR v_pass IN 1 .. 1000 LOOP
+                v_ids := helix_tasks_pass(lane.id, p_worker_id, v_room);
+                EXIT WHEN v_ids IS NULL;
 
-            -- IS NOT DISTINCT FROM keeps the planner off the index on status, which is full of dead entries under an old snapshot.
-            v_free := ARRAY(SELECT t.id FROM background_tasks AS t
-                            WHERE t.id = ANY (v_ids) AND t.status IS NOT DISTINCT FROM 'pending' AND t.blocked_by = 0 AND t.deleted_at IS NULL
-                              AND t.scheduled_at <= clock_timestamp()
-                            FOR NO KEY UPDATE SKIP LOCKED);
-            IF cardinality(v_free) < cardinality(v_ids) THEN
-                INSERT INTO task_timers (due_at, task_id)
-                SELECT clock_timestamp() + interval '1 second', t.id FROM background_tasks AS t
-                WHERE t.id = ANY (v_ids) AND t.id <> ALL (v_free) AND t.status IS NOT DISTINCT FROM 'pending' AND t.blocked_by = 0
-                  AND t.deleted_at IS NULL AND t.scheduled_at <= clock_timestamp();
-            END IF;
-            CONTINUE WHEN cardinality(v_free) = 0;
-            IF lane.limited THEN
-                UPDATE task_controls AS k SET rate_used_until = greatest(k.rate_used_until, clock_timestamp() - make_interval(secs => k.rate_period_s))
-                    + make_interval(secs => k.rate_period_s / k.rate_max * cardinality(v_free))
-                WHERE k.scope = 'type' AND k.name = lane.task_type AND k.rate_max IS NOT NULL;
-            END IF;
-            RETURN QUERY
-                UPDATE background_tasks AS t
-                SET status = CASE WHEN f.place <= v_begin THEN 'running'::task_status ELSE 'queued' END,
-                    worker_id = p_worker_id, attempt = t.attempt + 1, fencing_token = t.fencing_token + 1, lease_until = NULL,
-                    started_at = CASE WHEN f.place <= v_begin THEN clock_timestamp() END, last_heartbeat = clock_timestamp()
-                FROM (SELECT i.id, row_number() OVER () AS place FROM unnest(v_ids) AS i (id) WHERE i.id = ANY (v_free)) AS f
-                WHERE t.id = f.id
-                RETURNING t.id, t.task_type, t.status, t.payload::text, t.config::text, t.checkpoint::text, t.user_id, t.fencing_token, t.attempt,
-                          t.retry_count, t.max_retries, t.retry_delay_seconds, t.deadline, t.spend_cap_usd, t.created_at, t.correlation_id, t.parent_task_id,
-                          t.lost_count;
-            v_left := v_left - cardinality(v_free);
-            v_begin := greatest(0, v_begin - cardinality(v_free));
-            v_suspects := CASE WHEN lane.suspect THEN v_suspects - cardinality(v_free) ELSE v_suspects END;
+                -- IS NOT DISTINCT FROM keeps the planner off the index on status, which is full of dead entries under an old snapshot.
+                v_free := ARRAY(SELECT t.id FROM background_tasks AS t
+                                WHERE t.id = ANY (v_ids) AND t.status IS NOT DISTINCT FROM 'pending' AND t.blocked_by = 0 AND t.deleted_at IS NULL
+                                  AND t.scheduled_at <= clock_timestamp()
+                                FOR NO KEY UPDATE SKIP LOCKED);
+                IF cardinality(v_free) < cardinality(v_ids) THEN
+                    INSERT INTO task_timers (due_at, task_id)
+                    SELECT clock_timestamp() + interval '1 second', t.id FROM background_tasks AS t
+                    WHERE t.id = ANY (v_ids) AND t.id <> ALL (v_free) AND t.status IS NOT DISTINCT FROM 'pending' AND t.blocked_by = 0
+                      AND t.deleted_at IS NULL AND t.scheduled_at <= clock_timestamp();
+                END IF;
+                CONTINUE WHEN cardinality(v_free) = 0;
+                IF lane.limited THEN
+                    UPDATE task_controls AS k SET rate_used_until = greatest(k.rate_used_until, clock_timestamp() - make_interval(secs => k.rate_period_s))
+                        + make_interval(secs => k.rate_period_s / k.rate_max * cardinality(v_free))
+                    WHERE k.scope = 'type' AND k.name = lane.task_type AND k.rate_max IS NOT NULL;
+                END IF;
+                RETURN QUERY
+                    UPDATE background_tasks AS t
+                    SET status = CASE WHEN f.place <= v_begin THEN 'running'::task_status ELSE 'queued' END,
+                        worker_id = p_worker_id, attempt = t.attempt + 1, fencing_token = t.fencing_token + 1, lease_until = NULL,
+                        started_at = CASE WHEN f.place <= v_begin THEN clock_timestamp() END, last_heartbeat = clock_timestamp()
+                    FROM (SELECT i.id, row_number() OVER () AS place FROM unnest(v_ids) AS i (id) WHERE i.id = ANY (v_free)) AS f
+                    WHERE t.id = ANY (v_free) AND t.id = f.id
+                    RETURNING t.id, t.task_type, t.status, t.payload::text, t.config::text, t.checkpoint::text, t.user_id, t.fencing_token, t.attempt,
+                              t.retry_count, t.max_retries, t.retry_delay_seconds, t.deadline, t.spend_cap_usd, t.created_at, t.correlation_id, t.parent_task_id,
+                              t.lost_count;
+                v_left := v_left - cardinality(v_free);
+                v_begin := greatest(0, v_begin - cardinality(v_free));
+                v_suspects := CASE WHEN lane.suspect THEN v_suspects - cardinality(v_free) ELSE v_suspects END;
+                v_room := v_room - cardinality(v_free);
+                EXIT WHEN v_room <= 0;
+            END LOOP;
         END LOOP;
         EXIT WHEN v_left < p_max OR v_waited IS NULL;
     END LOOP;
