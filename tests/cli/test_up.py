@@ -348,3 +348,17 @@ async def test_secrets_of_the_environment_do_not_reach_postgresql(
     assert postmaster is not None
     environ = Path(f"/proc/{postmaster.pid}/environ").read_bytes()
     assert b"canary" not in environ
+
+
+async def test_a_start_with_json_names_a_working_key_also_after_the_first_was_revoked(
+    start: Start, used_home: Path
+) -> None:
+    first = start(used_home)
+    conn = await connect(first.line["database_url"])
+    await conn.execute("UPDATE api_keys SET status = 'revoked', revoked_at = now()")
+    await conn.close()
+    first.end()
+    second = start(used_home)
+    assert second.line["api_key"] != first.line["api_key"]
+    assert ask(second.url, "/v1/models", first.line["api_key"]) == 401
+    assert ask(second.url, "/v1/models", second.line["api_key"]) == 200

@@ -9,7 +9,7 @@ from helix.accounts.command import (
     show_table,
     with_operator,
 )
-from helix.accounts.domain import Accounts, bootstrap_admin, build
+from helix.accounts.domain import Accounts, bootstrap_admin, build, issue_admin_key
 from helix.accounts.keys import KeyGate
 from helix.accounts.routes import router
 from helix.accounts.store import Store
@@ -26,6 +26,7 @@ __all__ = [
     "UserRole",
     "bootstrap_admin",
     "build",
+    "issue_admin_key",
     "router",
     "say",
     "show",

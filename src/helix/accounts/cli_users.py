@@ -22,7 +22,12 @@ from helix.core.errors import Misuse
 
 __all__ = ["main"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 _COLUMNS = ("id", "email", "username", "name", "role", "status", "created_at", "last_login")
 Who = Annotated[str, typer.Argument(help="Email, user name or id.", metavar="USER")]
@@ -61,7 +66,9 @@ def add_user(  # noqa: PLR0917 - options, given by name
     name: Annotated[str | None, typer.Option(help="Name to show.")] = None,
     role: Annotated[UserRole, typer.Option(help="What the account is.")] = UserRole.USER,
     password_file: PasswordFile = None,
-    no_password: Annotated[bool, typer.Option(help="The account only uses API keys.")] = False,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="The account only uses API keys.")
+    ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:

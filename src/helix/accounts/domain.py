@@ -18,7 +18,7 @@ from helix.core.clock import Clock, SystemClock
 from helix.core.config import Settings
 from helix.core.db import Database, Role
 
-__all__ = ["Accounts", "bootstrap_admin", "build"]
+__all__ = ["Accounts", "bootstrap_admin", "build", "issue_admin_key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +111,28 @@ async def bootstrap_admin(db: Database, *, clock: Clock | None = None) -> str | 
             now=(clock or SystemClock()).now(),
         )
     return None if made is None else made.key
+
+
+async def issue_admin_key(db: Database, *, name: str, clock: Clock | None = None) -> str | None:
+    """Make another key with every scope for the first active admin; None when there is no admin.
+
+    For whoever runs Helix on a database whose first key another home was shown.
+    """
+    store = Store()
+    async with db.transaction(Role.OPERATOR) as conn:
+        admins = await store.lock_admins(conn)
+        if not admins:
+            return None
+        made = await service.issue_key(
+            conn,
+            store,
+            user_id=admins[0],
+            key_id=uuid4(),
+            noise=os.urandom(RANDOM_BYTES),
+            name=name,
+            scopes=frozenset(Scope),
+            rate_limit=service.BOOTSTRAP_RATE_LIMIT,
+            expires_at=None,
+            now=(clock or SystemClock()).now(),
+        )
+    return made.key

@@ -31,6 +31,7 @@ from helix.accounts.types import (
 from helix.core.db import Connection
 
 __all__ = [
+    "BOOTSTRAP_RATE_LIMIT",
     "bootstrap",
     "change_password",
     "change_role",

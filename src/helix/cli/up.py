@@ -6,7 +6,6 @@ first three, or with an outside database, is said in one line before anything is
 
 import asyncio
 import errno
-import importlib
 import math
 import os
 import shlex
@@ -27,7 +26,8 @@ import uvicorn
 import uvloop
 
 from helix import __version__
-from helix.accounts import KeyGate, Store, bootstrap_admin
+from helix.accounts import KeyGate, Store, bootstrap_admin, issue_admin_key
+from helix.app import build
 from helix.core.clock import Clock, SystemClock
 from helix.core.config import Settings, load_settings
 from helix.core.crypto import Keyring, SecretUnreadable
@@ -158,7 +158,7 @@ async def _run(settings: Settings, ending: _Ending, *, as_json: bool) -> None:
         keyring, clock = load_keyring(settings, create=True), SystemClock()
         db = Database(database_url, settings.pool_limits())
         stack.push_async_callback(db.close)
-        key = await _first_key(settings, db, keyring, clock)
+        key = await _first_key(settings, db, keyring, clock, as_json=as_json)
         instance = Instance(
             pid=os.getpid(),
             pid_ticks=process_ticks(os.getpid()),
@@ -171,14 +171,10 @@ async def _run(settings: Settings, ending: _Ending, *, as_json: bool) -> None:
 
         def announce() -> None:
             write_instance(home, instance)
-            if key is None and as_json:
-                _say("the first key is not kept here: `helix keys create` makes another")
             print(
                 _json_line(instance, key) if as_json else _welcome(instance, key, home), flush=True
             )
 
-        # By name: the command line lies below the file that wires the domains together.
-        build = importlib.import_module("helix.app").build
         asgi = build(settings, db, keyring, clock)
         try:
             await _serve(asgi, settings, listener, ending, announce)
@@ -314,18 +310,29 @@ class _Key:
 
 
 async def _first_key(
-    settings: Settings, db: Database, keyring: Keyring, clock: Clock
+    settings: Settings, db: Database, keyring: Keyring, clock: Clock, *, as_json: bool
 ) -> _Key | None:
-    """Return the key that the very first start made, as long as it opens the door.
+    """Return the key of this home, as long as it opens the door.
 
-    It is kept encrypted in HOME/bootstrap.key, so that every start with --json can name a key
-    that works, and deleted once the key is revoked.
+    It is made by the very first start and kept encrypted in HOME/bootstrap.key, so that every
+    start with --json can name a key that works. Where there is none (another home made the first
+    administrator, or the key was revoked), a start with --json makes one.
     """
     path = HomePaths(settings.home_dir).bootstrap_key
     made = await bootstrap_admin(db)
-    if made is not None:
-        write_private(path, keyring.encrypt(made, context=_BOOTSTRAP_CONTEXT).encode())
-        return _Key(made, fresh=True)
+    if made is None and (kept := await _kept_key(path, settings, db, keyring, clock)):
+        return _Key(kept, fresh=False)
+    if made is None and as_json:
+        made = await issue_admin_key(db, name=f"helix up of {settings.home_dir}"[:100])
+    if made is None:
+        return None
+    write_private(path, keyring.encrypt(made, context=_BOOTSTRAP_CONTEXT).encode())
+    return _Key(made, fresh=True)
+
+
+async def _kept_key(
+    path: Path, settings: Settings, db: Database, keyring: Keyring, clock: Clock
+) -> str | None:
     try:
         kept = keyring.decrypt(path.read_text(encoding="ascii"), context=_BOOTSTRAP_CONTEXT)
     except FileNotFoundError:
@@ -339,7 +346,7 @@ async def _first_key(
     except (Unauthenticated, Forbidden):
         path.unlink()
         return None
-    return _Key(kept, fresh=False)
+    return kept
 
 
 def _json_line(instance: Instance, key: _Key | None) -> str:
@@ -360,13 +367,13 @@ def _welcome(instance: Instance, key: _Key | None, home: Path) -> str:
     body = '{"model": "mock/echo", "messages": [{"role": "user", "content": "Hello"}]}'
     curl = (
         f"curl -s {instance.url}/v1/chat/completions "
-        f'-H "Authorization: Bearer {fresh or "$KEY"}" '
+        f'-H "Authorization: Bearer {fresh or "$HELIX_API_KEY"}" '
         f"-H 'Content-Type: application/json' -d '{body}'"
     )
     key_line = (
         f"{fresh}   (of the first administrator; shown this once, keep it)"
         if fresh
-        else f"yours, as KEY; `helix keys create{at_home}` makes another"
+        else f"yours, in HELIX_API_KEY; `helix keys create{at_home}` makes another"
     )
     return "\n".join(
         [

@@ -20,6 +20,7 @@ from helix.core.errors import Misuse
 __all__ = ["Settings", "load_settings"]
 
 _DEFAULT_PASSWORD = "helixagent123"  # noqa: S105 - the documented default; refused off loopback
+_NOT_SETTINGS = frozenset({"HELIX_API_KEY"})  # where people keep the key they call Helix with
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
 
 
@@ -232,7 +233,7 @@ def load_settings(environ: Mapping[str, str], **given: Any) -> Settings:
             values[upper.removesuffix("_FILE")] = _read_secret_file(upper, value)
         elif upper in known:
             values.setdefault(upper, value)
-        elif upper.startswith("HELIX_"):
+        elif upper.startswith("HELIX_") and upper not in _NOT_SETTINGS:
             raise Misuse(f"unknown setting {name}: `helix settings` lists those that exist")
     chosen = {_field_of(name): value for name, value in values.items() if value != ""}
     chosen.update({name: value for name, value in given.items() if value is not None})

@@ -59,8 +59,8 @@ _IMMEDIATE_STOP_S = 5.0
 _PREDECESSOR_STOP_S = 60.0
 _BLOCKED_RETRY_S = 60.0
 _ORPHAN_PATIENCE_S = 2.0
-_BACKOFF_MAX_S = 15.0
-_STEADY_AFTER_S = 60.0
+_BACKOFF_MAX_S = 5.0
+_MOMENT_S = 1.0
 _POLL_S = 0.05
 _BLOCKED = ("pre-existing shared memory block", "already exists")
 
@@ -172,20 +172,21 @@ class EmbeddedPostgres:
         return self._watcher
 
     async def _watch(self) -> None:
-        failures = 0
+        attempts = 0  # starts that failed, or lasted no longer than a moment, in a row
         while self._process is not None and self._programs is not None:
             since = time.monotonic()
             status = await exit_of(self._process)
-            if time.monotonic() - since > _STEADY_AFTER_S:
-                failures = 0
-            _LOG.error("postgres_died", status=status, failures=failures)
-            self._report(f"PostgreSQL ended by itself (status {status}); starting it again")
-            await asyncio.sleep(min(_BACKOFF_MAX_S, 0.25 * 2**failures) if failures else 0)
-            failures += 1
+            if time.monotonic() - since > _MOMENT_S:
+                attempts = 0
+            _LOG.error("postgres_died", status=status, attempts=attempts)
+            if attempts == 0:
+                self._report(f"PostgreSQL ended by itself (status {status}); starting it again")
+            await asyncio.sleep(min(_BACKOFF_MAX_S, 0.1 * 2**attempts) if attempts else 0)
+            attempts += 1
             try:
                 await self._serve(self._programs)
             except (Unavailable, Misuse, OSError) as exc:
-                _LOG.error("postgres_not_restarted", reason=str(exc), failures=failures)
+                _LOG.error("postgres_not_restarted", reason=str(exc), attempts=attempts)
                 self._report(f"{exc}; trying again")
             else:
                 _LOG.warning("postgres_restarted", pid=self._process.pid)
