@@ -1,0 +1,278 @@
+"""The errors of the gateway."""
+
+from helix.core.errors import (
+    BadInput,
+    Conflict,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    Upstream,
+)
+
+__all__ = [
+    "BodyTooLarge",
+    "BodyTooSlow",
+    "CallInterrupted",
+    "CallNotFound",
+    "ClientGone",
+    "MethodNotAllowed",
+    "NotJson",
+    "NotRecorded",
+    "ProjectNotFound",
+    "RequestUnstorable",
+    "RouteNotFound",
+    "SessionNotFound",
+    "Stopping",
+    "TooBusy",
+    "TotalTimeout",
+    "TransportUnsupported",
+    "UpstreamBusy",
+    "UpstreamCredential",
+    "UpstreamCut",
+    "UpstreamFailed",
+    "UpstreamModelMissing",
+    "UpstreamOverloaded",
+    "UpstreamRejected",
+    "UpstreamSlow",
+    "WrongField",
+]
+
+
+class BodyTooLarge(TooLarge):
+    """The request's body passes body_bytes_max."""
+
+    code = "body_too_large"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the request body is larger than body_bytes_max ({most} bytes)")
+
+
+class BodyTooSlow(BadInput):
+    """The request's body did not arrive in time."""
+
+    code = "body_timeout"
+    status = 408
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the request body did not arrive within {limit_s:g} s")
+
+
+class ClientGone(BadInput):
+    """The client left before its request was whole; nobody reads this."""
+
+    code = "client_gone"
+
+    def __init__(self) -> None:
+        super().__init__("the client closed the connection before its request was whole")
+
+
+class TransportUnsupported(BadInput):
+    """The request is packed in a way that is not taken."""
+
+    code = "encoding_unsupported"
+    status = 415
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"send the body plain: Content-Encoding {encoding[:40]!r} is not taken")
+
+
+class NotJson(BadInput):
+    """The body is not JSON as it is taken here."""
+
+    code = "not_json"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the request body is not JSON that can be taken: {reason}")
+
+
+class RequestUnstorable(BadInput):
+    """PostgreSQL does not take the request as it is, so it cannot be recorded."""
+
+    code = "request_unstorable"
+
+    def __init__(self) -> None:
+        super().__init__("the request holds something that cannot be recorded, so it is not made")
+
+
+class WrongField(BadInput):
+    """A field of the request is missing or wrong."""
+
+    code = "wrong_field"
+
+    def __init__(self, param: str, reason: str) -> None:
+        super().__init__(f"{param}: {reason}", param=param)
+
+
+class ProjectNotFound(NotFound):
+    """helix.project names none of the caller's projects."""
+
+    code = "project_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("helix.project names no project of yours", param="helix.project")
+
+
+class SessionNotFound(NotFound):
+    """helix.session names none of the caller's live sessions."""
+
+    code = "session_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("helix.session names no live session of yours", param="helix.session")
+
+
+class RouteNotFound(NotFound):
+    """There is no such path."""
+
+    code = "route_not_found"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is nothing at {path[:200]!r}")
+
+
+class MethodNotAllowed(BadInput):
+    """The path is there, but not for this method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"{path} does not take {method[:20]}")
+
+
+class TooBusy(Unavailable):
+    """As many calls are under way as this process takes on, or it is stopping."""
+
+    code = "too_busy"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, retry_after_s=1)
+
+
+class NotRecorded(Unavailable):
+    """The call cannot be recorded now, and so it is not made, or not finished."""
+
+    code = "not_recorded"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database cannot take the record of this call; try again shortly",
+            retry_after_s=1,
+        )
+
+
+class CallInterrupted(Conflict):
+    """The record of the call was closed by another process that took this one for dead."""
+
+    code = "call_interrupted"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("the call was interrupted: make it again")
+
+
+class CallNotFound(NotFound):
+    """No recorded call has this id."""
+
+    code = "call_not_found"
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(f"no recorded call has the id {call_id!r}")
+
+
+class TotalTimeout(Upstream):
+    """The call took longer than total_timeout_s."""
+
+    code = "total_timeout"
+    status = 504
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the call took longer than total_timeout_s ({limit_s:g} s)")
+
+
+class Stopping(Unavailable):
+    """Helix stops and cannot wait for the call any longer."""
+
+    code = "stopping"
+
+    def __init__(self) -> None:
+        super().__init__("Helix is stopping: make the call again shortly", retry_after_s=1)
+
+
+class UpstreamCut(Upstream):
+    """The provider's stream ended before its answer did."""
+
+    code = "upstream_cut"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the stream of the provider {name!r} ended in the middle of its answer")
+
+
+class UpstreamAnswered(Upstream):
+    """The provider refused the call; what it said is passed on, without anything secret.
+
+    `provider_code` and `provider_kind` are the provider's own, where it told them.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider_code: str | None = None,
+        provider_kind: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        self.provider_code = provider_code
+        self.provider_kind = provider_kind
+
+
+class UpstreamRejected(UpstreamAnswered):
+    """The provider finds the request wrong."""
+
+    code = "upstream_rejected"
+    status = 400
+    kind = "invalid_request_error"
+
+
+class UpstreamModelMissing(UpstreamAnswered):
+    """The provider does not know the model."""
+
+    code = "upstream_not_found"
+    status = 404
+    kind = "invalid_request_error"
+
+
+class UpstreamCredential(UpstreamAnswered):
+    """The provider refuses the key that Helix holds for it: not the client's fault."""
+
+    code = "upstream_credential"
+
+
+class UpstreamBusy(UpstreamAnswered):
+    """The provider's limits are used up."""
+
+    code = "upstream_rate_limited"
+    status = 429
+    kind = "rate_limit_error"
+
+
+class UpstreamOverloaded(UpstreamAnswered):
+    """The provider cannot serve at this moment."""
+
+    code = "upstream_overloaded"
+    status = 503
+
+
+class UpstreamSlow(UpstreamAnswered):
+    """The provider gave up waiting."""
+
+    code = "upstream_gateway_timeout"
+    status = 504
+
+
+class UpstreamFailed(UpstreamAnswered):
+    """The provider failed."""
+
+    code = "upstream_failed"

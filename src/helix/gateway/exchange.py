@@ -1,0 +1,109 @@
+"""One HTTP exchange over ASGI: the request's body within limits, and the answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from uuid import UUID
+
+from helix.gateway.errors import BodyTooLarge, BodyTooSlow, ClientGone, TransportUnsupported
+from helix.gateway.render import Headers
+
+__all__ = ["Exchange", "Receive", "Scope", "Send"]
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BODY_TIMEOUT_S = 60.0
+
+
+class Exchange:
+    """What came in, and what goes out. `request_id` is sent back as x-helix-request-id."""
+
+    __slots__ = ("_id_header", "_receive", "_send", "begun", "headers", "id_text", "request_id")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: UUID) -> None:
+        self._receive = receive
+        self._send = send
+        self.request_id = request_id
+        self.id_text = str(request_id)
+        self._id_header = (b"x-helix-request-id", self.id_text.encode())
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.begun = False
+
+    def check_head(self, body_bytes_max: int) -> None:
+        """Refuse, before a byte of it is read, a body that says it is too large, or is packed."""
+        encoding = self.headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            raise TransportUnsupported(encoding.decode("latin-1"))
+        length = self.headers.get(b"content-length")
+        if length is not None and int(length) > body_bytes_max:
+            raise BodyTooLarge(body_bytes_max)
+
+    async def body(self, body_bytes_max: int) -> bytes:
+        """Return the whole body; what it said of its length is not believed.
+
+        Raises BodyTooLarge, BodyTooSlow, ClientGone.
+        """
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                message = await self._receive()
+                if message["type"] == "http.request" and not message.get("more_body", False):
+                    return _within(message.get("body", b""), body_bytes_max)
+                return await self._rest_of_body(message, body_bytes_max)
+        except TimeoutError as exc:
+            raise BodyTooSlow(BODY_TIMEOUT_S) from exc
+
+    async def _rest_of_body(self, message: Message, body_bytes_max: int) -> bytes:
+        parts = bytearray()
+        while True:
+            if message["type"] != "http.request":
+                raise ClientGone
+            parts += message.get("body", b"")
+            _within(parts, body_bytes_max)
+            if not message.get("more_body", False):
+                return bytes(parts)
+            message = await self._receive()
+
+    async def until_gone(self) -> None:
+        """Return when the client has left. Read the body first."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def reply(self, status: int, body: bytes, content_type: bytes, more: Headers) -> None:
+        """Send a whole answer."""
+        self.begun = True
+        headers = [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+            self._id_header,
+            *more,
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def begin_stream(self) -> None:
+        """Send the head of a stream of events."""
+        self.begun = True
+        headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            self._id_header,
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def more(self, data: bytes) -> None:
+        """Send a part of a stream."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes) -> None:
+        """Send the last part of a stream."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _within(body: Any, body_bytes_max: int) -> bytes:
+    if len(body) > body_bytes_max:
+        raise BodyTooLarge(body_bytes_max)
+    return body  # type: ignore[no-any-return]

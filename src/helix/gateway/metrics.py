@@ -1,0 +1,113 @@
+"""What the gateway counts, in a registry of its own; labels never hold what a client can choose."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1_024)
+
+
+class Metrics:
+    """Counters and histograms of one gateway."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self._calls = Counter(
+            "helix_calls", "Calls ended.", ("provider", "outcome"), registry=registry
+        )
+        self._refused = Counter(
+            "helix_refused",
+            "Requests answered with an error, by its code.",
+            ("code",),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "helix_tokens", "Tokens used.", ("provider", "kind"), registry=registry
+        )
+        self._seconds = Histogram(
+            "helix_call_seconds",
+            "From sending a call to its last byte.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._first = Histogram(
+            "helix_first_token_seconds",
+            "From sending a call to its first content.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "helix_record_batch_rows",
+            "Rows in one commit of the recorder.",
+            ("lane",),
+            buckets=_ROWS,
+            registry=registry,
+        )
+        self._in_flight = Gauge("helix_calls_in_flight", "Calls under way.", registry=registry)
+        self._waiting = Gauge(
+            "helix_record_waiting_rows", "Rows not committed yet.", registry=registry
+        )
+        self._connected = Gauge(
+            "helix_recorder_connected", "1 while calls can be recorded.", registry=registry
+        )
+        self._ended: dict[tuple[str, str], Counter] = {}
+        self._lanes: dict[str, Histogram] = {}
+        self._kinds: dict[tuple[str, str], Counter] = {}
+
+    def follow(
+        self,
+        *,
+        in_flight: Callable[[], int],
+        waiting: Callable[[], int],
+        connected: Callable[[], bool],
+    ) -> None:
+        """Read these values whenever the metrics are asked for."""
+        self._in_flight.set_function(in_flight)
+        self._waiting.set_function(waiting)
+        self._connected.set_function(lambda: float(connected()))
+
+    def call(
+        self,
+        provider: str,
+        outcome: str,
+        *,
+        seconds: float,
+        first_s: float | None,
+        prompt: int,
+        completion: int,
+    ) -> None:
+        """Count a call that ended."""
+        ended = self._ended.get((provider, outcome))
+        if ended is None:
+            ended = self._ended[provider, outcome] = self._calls.labels(provider, outcome)
+        ended.inc()
+        self._seconds.observe(seconds)
+        if first_s is not None:
+            self._first.observe(first_s)
+        self._count_tokens(provider, "prompt", prompt)
+        self._count_tokens(provider, "completion", completion)
+
+    def _count_tokens(self, provider: str, kind: str, tokens: int) -> None:
+        counter = self._kinds.get((provider, kind))
+        if counter is None:
+            counter = self._kinds[provider, kind] = self._tokens.labels(provider, kind)
+        counter.inc(tokens)
+
+    def refused(self, code: str) -> None:
+        """Count a request that was answered with an error."""
+        self._refused.labels(code).inc()
+
+    def batch(self, lane: str, rows: int) -> None:
+        """Count a commit."""
+        histogram = self._lanes.get(lane)
+        if histogram is None:
+            histogram = self._lanes[lane] = self._batches.labels(lane)
+        histogram.observe(rows)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)

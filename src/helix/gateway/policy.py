@@ -1,0 +1,216 @@
+"""Pure decisions of the gateway: reading answers and refusals of providers, counting tokens."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from helix.core.log import redact
+from helix.gateway.errors import (
+    UpstreamAnswered,
+    UpstreamBusy,
+    UpstreamCredential,
+    UpstreamFailed,
+    UpstreamModelMissing,
+    UpstreamOverloaded,
+    UpstreamRejected,
+    UpstreamSlow,
+)
+from helix.gateway.types import ChatRequest
+from helix.ledger import TOKENS_MAX, Usage
+from helix.providers import UpstreamBroken, estimate_tokens, retry_after_s
+
+__all__ = [
+    "Answer",
+    "estimate_prompt",
+    "is_refusal",
+    "read_answer",
+    "read_usage",
+    "refusal_of",
+    "storable",
+]
+
+_MESSAGE_CHARS_MAX = 1_000
+_WORD_CHARS_MAX = 100
+_BY_STATUS: dict[int, type[UpstreamAnswered]] = {
+    401: UpstreamCredential,
+    402: UpstreamCredential,
+    403: UpstreamCredential,
+    404: UpstreamModelMissing,
+    408: UpstreamSlow,
+    429: UpstreamBusy,
+    503: UpstreamOverloaded,
+    504: UpstreamSlow,
+    529: UpstreamOverloaded,
+}
+
+
+class _Message(msgspec.Struct):
+    content: Any = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    finish_reason: Any = None
+
+
+class _Answer(msgspec.Struct):
+    id: Any = None
+    model: Any = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+_DecodeAnswer = msgspec.json.Decoder(_Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is taken out of an answer; `text` is the JSON as it was sent."""
+
+    text: str
+    upstream_id: str | None
+    model: str | None
+    content: str | None
+    finish_reason: str | None
+    usage: Any
+
+
+def read_answer(name: str, body: bytes) -> Answer:
+    """Return the answer in `body` of the provider `name`.
+
+    Raises UpstreamBroken for what is no answer, UpstreamAnswered for an error sent as a success.
+    """
+    try:
+        text = body.decode()
+        found = _DecodeAnswer.decode(body)
+    except UnicodeDecodeError as exc:
+        raise UpstreamBroken(name, "it is not UTF-8") from exc
+    except RecursionError as exc:
+        raise UpstreamBroken(name, "its JSON is nested too deep") from exc
+    except msgspec.ValidationError as exc:
+        raise UpstreamBroken(name, "its JSON is not a chat completion") from exc
+    except msgspec.DecodeError as exc:
+        raise UpstreamBroken(name, "it is not JSON") from exc
+    if found.choices is None:
+        if found.error is not None:
+            raise refusal_of(name, 502, body, None, None)
+        raise UpstreamBroken(name, "its JSON has no choices")
+    first = found.choices[0] if found.choices else _Choice()
+    content = None if first.message is None else _content_text(first.message.content)
+    return Answer(
+        text=text,
+        upstream_id=_word(found.id, 255),
+        model=_word(found.model, 255),
+        content=content,
+        finish_reason=_word(first.finish_reason, 50),
+        usage=found.usage,
+    )
+
+
+def _content_text(content: Any) -> str | None:
+    if type(content) is str:
+        return content
+    if type(content) is list:
+        return "".join(
+            part["text"] for part in content if type(part) is dict and type(part.get("text")) is str
+        )
+    return None
+
+
+def read_usage(told: Any) -> Usage | None:
+    """Return the usage a provider told; None when it is missing or cannot be true."""
+    if type(told) is not dict:
+        return None
+    prompt, completion = _count(told.get("prompt_tokens")), _count(told.get("completion_tokens", 0))
+    if prompt is None or completion is None:
+        return None
+    cached = _detail(told, "prompt_tokens_details", "cached_tokens")
+    reasoning = _detail(told, "completion_tokens_details", "reasoning_tokens")
+    return Usage(prompt, completion, min(cached, prompt), min(reasoning, completion))
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value <= TOKENS_MAX else None
+
+
+def _detail(told: dict[str, Any], group: str, name: str) -> int:
+    details = told.get(group)
+    return _count(details.get(name)) or 0 if type(details) is dict else 0
+
+
+def estimate_prompt(request: ChatRequest) -> int:
+    """Return about how many tokens the messages of a request have."""
+    pending: list[Any] = [msgspec.json.decode(request.fields["messages"])]
+    tokens = 0
+    while pending:
+        value = pending.pop()
+        if type(value) is str:
+            tokens += estimate_tokens(value)
+        elif type(value) is list:
+            pending.extend(value)
+        elif type(value) is dict:
+            pending.extend(one for key, one in value.items() if key not in {"role", "type"})
+    return min(tokens, TOKENS_MAX)
+
+
+def is_refusal(chunk: dict[str, Any]) -> bool:
+    """Say whether a chunk of a stream tells an error instead of a part of the answer."""
+    return chunk.get("error") is not None and not chunk.get("choices")
+
+
+def refusal_of(
+    name: str, status: int, body: bytes, retry_after: str | None, now: datetime | None
+) -> UpstreamAnswered:
+    """Return the error to raise for a refusal of the provider `name`.
+
+    The provider's message goes on to the client, cut and searched for secrets; the status is
+    mapped so that the client's own retries do the right thing.
+    """
+    told = _told_error(body)
+    message = _word(told.get("message"), _MESSAGE_CHARS_MAX)
+    kind = _BY_STATUS.get(status)
+    if kind is None:
+        kind = UpstreamRejected if 400 <= status < 500 else UpstreamFailed
+    said = f": {redact(message)}" if message and kind is not UpstreamCredential else ""
+    wait_s = None
+    if kind in {UpstreamBusy, UpstreamOverloaded} and now is not None:
+        wait_s = retry_after_s(retry_after, now=now)
+    code = told.get("code")
+    return kind(
+        f"the provider {name!r} answered {status}{said}",
+        provider_code=_word(str(code) if type(code) is int else code, _WORD_CHARS_MAX),
+        provider_kind=_word(told.get("type"), _WORD_CHARS_MAX),
+        param=_word(told.get("param"), _WORD_CHARS_MAX),
+        retry_after_s=wait_s,
+    )
+
+
+def _told_error(body: bytes) -> dict[str, Any]:
+    try:
+        told = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    if type(told) is list and told:
+        told = told[0]
+    error = told.get("error") if type(told) is dict else None
+    if type(error) is str:
+        return {"message": error}
+    return error if type(error) is dict else {}
+
+
+def _word(value: Any, chars_max: int) -> str | None:
+    """Return a provider's word as it can be stored and shown: short, on one line; None if none."""
+    if type(value) is not str or not value:
+        return None
+    return "".join(c if c.isprintable() else " " for c in value[:chars_max])
+
+
+def storable(text: str | None) -> str | None:
+    """Return a text as PostgreSQL's type text takes it: NUL shown as its symbol (U+2400).
+
+    The lossless form stands beside it, in raw_response.
+    """
+    return text if text is None or "\0" not in text else text.replace("\0", "\u2400")
