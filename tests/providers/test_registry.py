@@ -1,6 +1,7 @@
 """The registry in the database: encrypted keys, changes seen, what settings register."""
 
 import asyncio
+import contextlib
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,7 +12,7 @@ from helix.core.config import load_settings
 from helix.core.crypto import Keyring, SecretUnreadable, new_key
 from helix.core.db import Connection, Database
 from helix.core.errors import Misuse
-from helix.providers.errors import ProviderExists, ProviderNotFound
+from helix.providers.errors import ModelNotFound, ProviderExists, ProviderNotFound
 from helix.providers.mock import MOCK_MODELS
 from helix.providers.register import register
 from helix.providers.store import Store, credential_context
@@ -202,9 +203,35 @@ async def test_models_of_a_new_provider_are_asked_for_in_the_background(
         async with asyncio.timeout(5):
             while "gpt-4" not in running.registry.by_model:  # noqa: ASYNC110 - it is polled
                 await asyncio.sleep(0.01)
-        assert running.route("tiny").provider.name == "openai"
+        assert (await running.route("tiny")).provider.name == "openai"
         assert fake.seen[0].path == "/v1/models"
         assert fake.seen[0].headers["authorization"] == f"Bearer {KEY}"
     finally:
         await running.stop()
         await fake.stop()
+
+
+async def test_a_provider_added_just_now_is_found_at_once(
+    db: Database, owner: Connection, keyring: Keyring
+) -> None:
+    running = providers.build(db, load_settings({}), keyring=keyring)
+    await running.start()
+    try:
+        with pytest.raises(ModelNotFound):
+            await running.route("late/m")
+        await owner.execute(
+            "INSERT INTO llm_providers (name, provider_type, protocol, base_url)"
+            " VALUES ('late', 'api_key', 'openai', 'http://127.0.0.1:1/v1')"
+        )
+        await owner.execute(
+            "INSERT INTO llm_models (provider_id, model_name)"
+            " SELECT id, 'm' FROM llm_providers WHERE name = 'late'"
+        )
+        async with asyncio.timeout(0.4):  # the follower looks every half second
+            while True:
+                with contextlib.suppress(ModelNotFound):
+                    assert (await running.route("late/m")).provider.name == "late"
+                    break
+                await asyncio.sleep(0.01)
+    finally:
+        await running.stop()

@@ -161,7 +161,7 @@ class Chat:
         )
         body = await exchange.body(self._limits.body_bytes_max)
         request = read_chat(body, self._intake)
-        route = self._providers.route(request.model)
+        route = await self._providers.route(request.model)
         if request.project_id is not None or request.session_id is not None:
             await self._ownership.check(
                 principal.user_id, project_id=request.project_id, session_id=request.session_id

@@ -2,7 +2,6 @@
 
 from helix.core.errors import (
     BadInput,
-    Conflict,
     NotFound,
     TooLarge,
     Unavailable,
@@ -161,14 +160,13 @@ class NotRecorded(Unavailable):
         )
 
 
-class CallInterrupted(Conflict):
+class CallInterrupted(Unavailable):
     """The record of the call was closed by another process that took this one for dead."""
 
     code = "call_interrupted"
-    status = 503
 
     def __init__(self) -> None:
-        super().__init__("the call was interrupted: make it again")
+        super().__init__("the call was interrupted: make it again", retry_after_s=1)
 
 
 class CallNotFound(NotFound):

@@ -9,7 +9,7 @@ from helix.core.crypto import Keyring
 from helix.core.db import OUTAGES, Database, Role
 from helix.core.errors import HelixError
 from helix.core.log import get_log
-from helix.providers.errors import ProviderUnusable
+from helix.providers.errors import ModelNotFound, ProviderUnusable
 from helix.providers.http import HttpClient, HttpLimits
 from helix.providers.mock import MockAdapter
 from helix.providers.openai import OpenAIAdapter
@@ -82,9 +82,17 @@ class Providers:
         await self._registry.stop()
         await self._http.stop()
 
-    def route(self, model: str) -> Route:
-        """Return where a model is; raises ModelNotFound, or ProviderUnusable."""
-        return self.registry.route(model)
+    async def route(self, model: str) -> Route:
+        """Return where a model is; raises ModelNotFound, or ProviderUnusable.
+
+        A model that is not there is looked for once more in the database: it may have been added
+        just now.
+        """
+        try:
+            return self.registry.route(model)
+        except ModelNotFound:
+            await self._registry.catch_up()
+            return self.registry.route(model)
 
     async def open(self, call: Call) -> Reply:
         """Call a provider; see `types.Adapter`."""

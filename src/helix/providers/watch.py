@@ -20,6 +20,7 @@ _log = get_log(__name__)
 T = TypeVar("T")
 
 EVERY_S = 0.5
+CATCH_UP_EVERY_S = 0.05
 READ_TIMEOUT_S = 5.0
 _TROUBLE: tuple[type[BaseException], ...] = (HelixError, *OUTAGES)
 
@@ -48,6 +49,8 @@ class Watched(Generic[T]):
         self._seen: str | None = None
         self._follower: asyncio.Task[None] | None = None
         self._failing = False
+        self._catching_up: asyncio.Task[None] | None = None
+        self._caught_up_at_s = 0.0
 
     async def start(self) -> None:
         """Read the value, if the database is there, and go on following it."""
@@ -56,10 +59,11 @@ class Watched(Generic[T]):
 
     async def stop(self) -> None:
         """Stop following."""
-        if self._follower is not None:
-            self._follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._follower
+        for task in (self._follower, self._catching_up):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     async def refresh(self) -> None:
         """Read the value now if anything changed; raises what stands in the way."""
@@ -68,6 +72,20 @@ class Watched(Generic[T]):
             if mark != self._seen:
                 self.current = await self._load(conn)
                 self._seen, self.loaded = mark, True
+
+    async def catch_up(self) -> None:
+        """Read the value now, unless that was done a moment ago; trouble is left to the follower.
+
+        For who misses something in `current` that may have been added just now. Many that ask at
+        once share one look, and looks keep a distance of CATCH_UP_EVERY_S.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._catching_up is None or (
+            self._catching_up.done() and now_s - self._caught_up_at_s >= CATCH_UP_EVERY_S
+        ):
+            self._caught_up_at_s = now_s
+            self._catching_up = asyncio.create_task(self._try(), name=f"helix-look-{self._name}")
+        await asyncio.shield(self._catching_up)
 
     async def _try(self) -> None:
         try:
