@@ -47,11 +47,13 @@ DECLARE
     found record;
 BEGIN
     FOREACH name IN ARRAY '{helix_app,helix_operator,helix_readonly,helix_recorder}'::text[] LOOP
-        BEGIN
-            EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', name);
-        EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;  -- exists, or somebody made it this moment
-        END;
+        IF to_regrole(name) IS NULL THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- somebody made it this moment
+            END;
+        END IF;
         SELECT r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb AS too_strong INTO found FROM pg_roles AS r WHERE r.rolname = name;
         IF found.too_strong THEN
             RAISE EXCEPTION 'role % exists and may bypass row-level security or create objects', name
@@ -958,7 +960,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('helix_refresh_usage_rollups'));
 
     -- Hours, from the ledger.
-    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT min(u.timestamp) FROM llm_token_usage u)));
+    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT uuid_time(u.id) FROM llm_token_usage u ORDER BY u.id LIMIT 1)));
     high := date_trunc('hour', to_time - interval '1 microsecond') + interval '1 hour';
     IF EXISTS (SELECT FROM llm_token_usage) THEN
         DELETE FROM llm_usage_hourly h WHERE h.hour >= hour_low AND h.hour < high;
@@ -1030,6 +1032,17 @@ END
 $$;
 
 COMMENT ON FUNCTION public.helix_refuse_price_change() IS 'Trigger of llm_pricing: a price in force cannot be changed or deleted; only its notes, source and updated_by can be amended.';
+
+CREATE FUNCTION public.helix_refuse_unrevoke() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'the key % was revoked and cannot be used again', OLD.key_prefix
+        USING ERRCODE = 'restrict_violation', HINT = 'Make a new key.';
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_refuse_unrevoke() IS 'Trigger of api_keys: revoking a key is for good.';
 
 CREATE FUNCTION public.helix_row_visible(target regclass, id uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -1451,7 +1464,8 @@ BEGIN
         RETURN 0;
     END IF;
     FOR lane IN
-        SELECT l.id, l.trimmed_seq, c.id AS claim_id, c.last_seq, c.snapshot, c.gap_xids FROM task_lanes AS l
+        -- Now and then from the start, for rows that were committed late, behind the mark.
+        SELECT l.id, CASE WHEN random() < 0.02 THEN 0 ELSE l.trimmed_seq END AS trimmed_seq, c.id AS claim_id, c.last_seq, c.snapshot, c.gap_xids FROM task_lanes AS l
         CROSS JOIN LATERAL (SELECT c.* FROM task_claims AS c WHERE c.lane = l.id ORDER BY c.id DESC LIMIT 1) AS c
         WHERE c.last_seq > l.trimmed_seq
     LOOP
@@ -1511,6 +1525,8 @@ DECLARE
     v_ended integer;     -- tasks that reached an end
     v_unique integer;
     v_waiting integer;
+    v_dead integer;
+    v_told integer;      -- with a webhook
     refused record;
     ready record;
 BEGIN
@@ -1519,8 +1535,10 @@ BEGIN
            count(*) FILTER (WHERE o.worker_id IS NOT NULL AND n.worker_id IS NULL),
            count(*) FILTER (WHERE n.status <> o.status AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')),
            count(*) FILTER (WHERE n.status <> o.status AND n.unique_key IS NOT NULL),
-           count(*) FILTER (WHERE n.status = 'pending')
-    INTO v_changed, v_left, v_ended, v_unique, v_waiting
+           count(*) FILTER (WHERE n.status = 'pending'),
+           count(*) FILTER (WHERE n.status = 'dead_letter' AND o.status <> n.status),
+           count(*) FILTER (WHERE n.notification_config <> '{}' AND n.status <> o.status)
+    INTO v_changed, v_left, v_ended, v_unique, v_waiting, v_dead, v_told
     FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id;
 
     IF v_changed > 0 THEN
@@ -1561,7 +1579,7 @@ BEGIN
     END IF;
 
     IF v_ended > 0 THEN
-        IF EXISTS (SELECT FROM new_rows WHERE status = 'dead_letter') THEN
+        IF v_dead > 0 THEN
             INSERT INTO dead_letter_queue (original_task_id, user_id, project_id, task_type, priority, payload, failure_reason, error_message,
                                            error_stack, retry_history)
             SELECT n.id, n.user_id, n.project_id, n.task_type, n.priority, n.payload,
@@ -1579,7 +1597,7 @@ BEGIN
         END IF;
     END IF;
 
-    IF v_changed > 0 AND EXISTS (SELECT FROM new_rows WHERE notification_config <> '{}') THEN
+    IF v_told > 0 THEN
         INSERT INTO webhook_deliveries (task_id, user_id, url, event_type, payload)
         SELECT n.id, n.user_id, n.notification_config ->> 'url', t.event_type,
                jsonb_strip_nulls(jsonb_build_object('task_id', n.id, 'task_type', n.task_type, 'event', t.event_type, 'status', n.status, 'attempt', n.attempt,
@@ -1794,9 +1812,9 @@ COMMENT ON FUNCTION public.task_events_after(p_snapshot pg_snapshot, p_max integ
 
 CREATE FUNCTION public.uuid_floor(moment timestamp with time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN ((lpad(to_hex((floor((EXTRACT(epoch FROM moment) * (1000)::numeric)))::bigint), 12, '0'::text) || '70008000000000000000'::text))::uuid;
+    RETURN ((lpad(to_hex(GREATEST((0)::bigint, (floor((EXTRACT(epoch FROM moment) * (1000)::numeric)))::bigint)), 12, '0'::text) || '70008000000000000000'::text))::uuid;
 
-COMMENT ON FUNCTION public.uuid_floor(moment timestamp with time zone) IS 'The smallest UUIDv7 of the millisecond that holds the moment: turns a time range into an id range. For moments from 1970 on.';
+COMMENT ON FUNCTION public.uuid_floor(moment timestamp with time zone) IS 'The smallest UUIDv7 of the millisecond that holds the moment: turns a time range into an id range. Moments before 1970 give the smallest of all.';
 
 CREATE FUNCTION public.uuid_month(id uuid) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -5168,6 +5186,7 @@ CREATE TABLE public.streaming_analytics (
     "timestamp" timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT streaming_analytics_chunk_number_check CHECK ((chunk_number >= 0)),
     CONSTRAINT streaming_analytics_chunks_check CHECK ((chunks >= 1)),
+    CONSTRAINT streaming_analytics_event_type_check CHECK ((event_type IN ('first_token', 'chunk', 'completed', 'failed', 'cancelled'))),
     CONSTRAINT streaming_analytics_latency_ms_check CHECK ((latency_ms >= 0)),
     CONSTRAINT streaming_analytics_max_gap_ms_check CHECK ((max_gap_ms >= 0)),
     CONSTRAINT streaming_analytics_tokens_delta_check CHECK ((tokens_delta >= 0))
@@ -5227,6 +5246,7 @@ CREATE TABLE public.streaming_analytics_default (
     "timestamp" timestamp with time zone DEFAULT now() CONSTRAINT streaming_analytics_timestamp_not_null NOT NULL,
     CONSTRAINT streaming_analytics_chunk_number_check CHECK ((chunk_number >= 0)),
     CONSTRAINT streaming_analytics_chunks_check CHECK ((chunks >= 1)),
+    CONSTRAINT streaming_analytics_event_type_check CHECK ((event_type IN ('first_token', 'chunk', 'completed', 'failed', 'cancelled'))),
     CONSTRAINT streaming_analytics_latency_ms_check CHECK ((latency_ms >= 0)),
     CONSTRAINT streaming_analytics_max_gap_ms_check CHECK ((max_gap_ms >= 0)),
     CONSTRAINT streaming_analytics_tokens_delta_check CHECK ((tokens_delta >= 0))
@@ -6364,6 +6384,8 @@ CREATE INDEX clickhouse_analytics_default_user_id_idx ON public.clickhouse_analy
 
 CREATE INDEX code_versions_debate_id_version_number_idx ON public.code_versions USING btree (debate_id, version_number);
 
+CREATE INDEX conversation_events_message_id_idx ON public.conversation_events USING btree (conversation_id, message_id, sequence_number) WHERE (message_id IS NOT NULL);
+
 CREATE INDEX dead_letter_queue_moved_at_idx ON public.dead_letter_queue USING btree (moved_at);
 
 CREATE INDEX dead_letter_queue_project_id_idx ON public.dead_letter_queue USING btree (project_id) WHERE (project_id IS NOT NULL);
@@ -6488,7 +6510,7 @@ CREATE INDEX idx_cross_session_patterns_type ON public.cross_session_patterns US
 
 CREATE INDEX idx_debate_args_debate ON public.debate_arguments USING btree (debate_id);
 
-CREATE INDEX idx_debate_args_position ON public.debate_arguments USING btree ("position");
+CREATE INDEX idx_debate_args_position ON public.debate_arguments USING hash ("position");
 
 CREATE INDEX idx_debate_args_provider ON public.debate_arguments USING btree (provider_id);
 
@@ -6510,7 +6532,7 @@ CREATE INDEX idx_distributed_memory_session_id ON public.distributed_memory USIN
 
 CREATE INDEX idx_distributed_memory_shard_key ON public.distributed_memory USING btree (shard_key);
 
-CREATE INDEX idx_distributed_memory_user_id ON public.distributed_memory USING btree (user_id, id DESC) WHERE (deleted_at IS NULL);
+CREATE INDEX idx_distributed_memory_user_id ON public.distributed_memory USING btree (user_id, id DESC);
 
 CREATE INDEX idx_entity_cooccurrences_entity2 ON public.entity_cooccurrences USING btree (entity2_id);
 
@@ -6520,7 +6542,7 @@ CREATE INDEX idx_error_summary_date ON public.error_log_summary USING btree (dat
 
 CREATE INDEX idx_events_data ON public.conversation_events USING gin (event_data jsonb_path_ops);
 
-CREATE INDEX idx_knowledge_accumulation_fact ON public.knowledge_accumulation USING gin (to_tsvector('english'::regconfig, fact));
+CREATE INDEX idx_knowledge_accumulation_fact ON public.knowledge_accumulation USING gin (to_tsvector('english'::regconfig, "left"(fact, 250000)));
 
 CREATE INDEX idx_learned_insights_impact ON public.learned_insights USING btree (impact, confidence DESC);
 
@@ -6724,7 +6746,7 @@ CREATE INDEX llm_usage_monthly_user_id_month_idx ON public.llm_usage_monthly USI
 
 CREATE INDEX lsp_servers_language_idx ON public.lsp_servers USING btree (language);
 
-CREATE INDEX memories_content_idx ON public.memories USING gin (to_tsvector('simple'::regconfig, content));
+CREATE INDEX memories_content_idx ON public.memories USING gin (to_tsvector('simple'::regconfig, "left"(content, 250000)));
 
 CREATE INDEX memories_merged_into_idx ON public.memories USING btree (merged_into) WHERE (merged_into IS NOT NULL);
 
@@ -6814,7 +6836,7 @@ CREATE INDEX protocol_metrics_default_server_id_idx ON public.protocol_metrics_d
 
 CREATE INDEX provider_configs_key_id_idx ON public.provider_configs USING btree (key_id);
 
-CREATE INDEX rag_knowledge_content_idx ON public.rag_knowledge USING gin (to_tsvector('simple'::regconfig, (((title)::text || ' '::text) || content)));
+CREATE INDEX rag_knowledge_content_idx ON public.rag_knowledge USING gin (to_tsvector('simple'::regconfig, (((title)::text || ' '::text) || "left"(content, 250000))));
 
 CREATE INDEX rag_knowledge_embedding_config_id_idx ON public.rag_knowledge USING btree (embedding_config_id) WHERE (embedding_config_id IS NOT NULL);
 
@@ -6896,7 +6918,7 @@ CREATE INDEX user_sessions_provider_id_idx ON public.user_sessions USING btree (
 
 CREATE UNIQUE INDEX users_email_lower_key ON public.users USING btree (lower((email)::text));
 
-CREATE INDEX vector_documents_content_idx ON public.vector_documents USING gin (to_tsvector('simple'::regconfig, ((title || ' '::text) || content)));
+CREATE INDEX vector_documents_content_idx ON public.vector_documents USING gin (to_tsvector('simple'::regconfig, ((title || ' '::text) || "left"(content, 250000))));
 
 CREATE INDEX vector_documents_embedding_config_id_idx ON public.vector_documents USING btree (embedding_config_id) WHERE (embedding_config_id IS NOT NULL);
 
@@ -7141,6 +7163,8 @@ CREATE OR REPLACE VIEW public.conversation_analytics WITH (security_invoker='tru
 CREATE TRIGGER acp_agents_set_updated_at BEFORE UPDATE ON public.acp_agents FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER agent_permissions_set_updated_at BEFORE UPDATE ON public.agent_permissions FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
+
+CREATE TRIGGER api_keys_refuse_unrevoke BEFORE UPDATE OF status, revoked_at, key_hash ON public.api_keys FOR EACH ROW WHEN ((((old.status)::text = 'revoked'::text) AND (((new.status)::text <> 'revoked'::text) OR (new.revoked_at IS DISTINCT FROM old.revoked_at) OR (new.key_hash <> old.key_hash)))) EXECUTE FUNCTION public.helix_refuse_unrevoke();
 
 CREATE TRIGGER background_tasks_deleted AFTER DELETE ON public.background_tasks REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.helix_tasks_deleted();
 
@@ -9469,10 +9493,10 @@ COMMENT ON TABLE helix_migrations IS 'Revisions of the schema that are in this d
 GRANT SELECT ON helix_migrations TO PUBLIC;
 INSERT INTO rls_exempt_tables (table_name, reason) VALUES ('helix_migrations', 'which revisions are in place; only the migrator writes it');
 INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, applied_at) VALUES
-    ('001', 'Core: users, sessions, providers, projects, prompts, requests, responses, ledger, tools, errors', 'b52a44c73ac3894ecaf73bd215e20b7f4a8cb93902405c8d523f95e70a2ad64d', 'applied', 1, now()),
+    ('001', 'Core: users, sessions, providers, projects, prompts, requests, responses, ledger, tools, errors', 'd5d6e3aa5cef503f11a7c3d92d8a910a8f313125ba4aa3b9007a0a7e5b8968c5', 'applied', 1, now()),
     ('002', 'Models.dev: the catalogue of models, benchmarks, and the provider columns that follow it', '561991f815abef5c9ea03ecaa0b01935bdfe9ef0f36a510240a43e5b4c29af0b', 'applied', 1, now()),
-    ('003', 'Memory: memories, entities, relations, knowledge, embeddings', 'ee76e20305f96557b4bdc7226e7a81f2c88829b266a1c7b750f14605928ac43c', 'applied', 1, now()),
-    ('011', 'Debates: debates, rounds, arguments, votes, code versions', '82fc52310b5ed9655ed86a4d7afeebdf8d7cbf361cb3604fa42fd0a4f521c4e8', 'applied', 1, now()),
-    ('012', 'Tasks: the queue, its events and history, dead letters', '7c454952f95f3f22c07d88bf7fdd31ef3896c351568025545f245c10d39e83a8', 'applied', 1, now()),
-    ('013', 'Protocols: MCP, LSP and ACP registries', '349ab4235432208072017f2b0d8aa62daa3614e9dbac6309b711799c18d73b8d', 'applied', 1, now()),
-    ('014', 'Distributed memory and Big Data: conversations, nodes, learning, analytics, materialized views', '6355a79731b866535388cb94cd7f4c29d63b24a8a2edd724217fe42f7fe3057e', 'applied', 1, now());
+    ('003', 'Memory: memories, entities, relations, knowledge, embeddings', '8bf2c9bc662b88fe503cc61b4b9bb60528c48048ddc2107e6207e71dca23672b', 'applied', 1, now()),
+    ('011', 'Debates: debates, rounds, arguments, votes, code versions', '0ab4883bf6b07a17cd6b16a1a162a443cf2ed23ec1c69a219c6f3a7b4869fbea', 'applied', 1, now()),
+    ('012', 'Tasks: the queue, its events and history, dead letters', '4d43e2155fa5bccb27f0072329acfc5a1b750ee90051fdcbeb184e9eecf4419f', 'applied', 1, now()),
+    ('013', 'Protocols: MCP, LSP and ACP registries', '90fd373abc89f1c87d90313a48c30573e6134551b9cbf1754c8898fcbc8ff729', 'applied', 1, now()),
+    ('014', 'Distributed memory and Big Data: conversations, nodes, learning, analytics, materialized views', '617e13524e58d4a3968b0003df082c5b0e2ff1ed3a7c47c8c45287cae27eef63', 'applied', 1, now());

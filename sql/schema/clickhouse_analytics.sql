@@ -53,7 +53,8 @@ CREATE TABLE streaming_analytics (
     CONSTRAINT streaming_analytics_latency_ms_check CHECK (latency_ms >= 0),
     CONSTRAINT streaming_analytics_tokens_delta_check CHECK (tokens_delta >= 0),
     CONSTRAINT streaming_analytics_chunks_check CHECK (chunks >= 1),
-    CONSTRAINT streaming_analytics_max_gap_ms_check CHECK (max_gap_ms >= 0)
+    CONSTRAINT streaming_analytics_max_gap_ms_check CHECK (max_gap_ms >= 0),
+    CONSTRAINT streaming_analytics_event_type_check CHECK (event_type IN ('first_token', 'chunk', 'completed', 'failed', 'cancelled'))
 ) PARTITION BY RANGE (id);
 CREATE TABLE streaming_analytics_default PARTITION OF streaming_analytics DEFAULT;
 COMMENT ON TABLE streaming_analytics IS 'Timing of streamed answers: first token, sampled or grouped chunks, end. Monthly partitions by id.';

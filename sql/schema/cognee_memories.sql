@@ -66,7 +66,7 @@ CREATE INDEX idx_memories_type ON memories (memory_type);
 -- Refuses an exact duplicate among the live memories of a user.
 CREATE UNIQUE INDEX memories_user_id_content_hash_key ON memories (user_id, content_hash) WHERE deleted_at IS NULL;
 -- Which memories hold these words?
-CREATE INDEX memories_content_idx ON memories USING gin (to_tsvector('simple', content));
+CREATE INDEX memories_content_idx ON memories USING gin (to_tsvector('simple', left(content, 250000)));
 -- What is remembered for this project?
 CREATE INDEX memories_project_id_idx ON memories (project_id) WHERE project_id IS NOT NULL;
 -- What was drawn from this answer?
@@ -250,7 +250,7 @@ CREATE INDEX idx_rag_knowledge_created ON rag_knowledge (created_at);
 -- What has expired?
 CREATE INDEX idx_rag_knowledge_expires ON rag_knowledge (expires_at);
 -- Which knowledge holds these words?
-CREATE INDEX rag_knowledge_content_idx ON rag_knowledge USING gin (to_tsvector('simple', title || ' ' || content));
+CREATE INDEX rag_knowledge_content_idx ON rag_knowledge USING gin (to_tsvector('simple', title || ' ' || left(content, 250000)));
 -- What does this tenant know?
 CREATE INDEX rag_knowledge_user_id_idx ON rag_knowledge (user_id);
 -- What is known in this project?

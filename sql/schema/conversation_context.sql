@@ -90,6 +90,8 @@ CREATE INDEX idx_events_data ON conversation_events USING gin (event_data jsonb_
 CREATE INDEX idx_conversation_events_type ON conversation_events (event_type, id);
 -- Which events does this user own (erasure, exports)?
 CREATE INDEX idx_conversation_events_user_id ON conversation_events (user_id, id);
+-- How does this message stand after its updates?
+CREATE INDEX conversation_events_message_id_idx ON conversation_events (conversation_id, message_id, sequence_number) WHERE message_id IS NOT NULL;
 -- Which events belong to this session (FK)?
 CREATE INDEX idx_conversation_events_session_id ON conversation_events (session_id) WHERE session_id IS NOT NULL;
 -- Which events came between these two times?

@@ -191,7 +191,7 @@ COMMENT ON COLUMN knowledge_accumulation.sources IS 'Where it was said: [{"conve
 -- Each fact once per owner. By digest, because a fact may be longer than an index entry can be; user, type and subject stay readable.
 CREATE UNIQUE INDEX knowledge_accumulation_user_id_type_subject_fact_key ON knowledge_accumulation (user_id, knowledge_type, subject, md5(fact)) NULLS NOT DISTINCT;
 -- Which facts speak of these words?
-CREATE INDEX idx_knowledge_accumulation_fact ON knowledge_accumulation USING gin (to_tsvector('english'::regconfig, fact));
+CREATE INDEX idx_knowledge_accumulation_fact ON knowledge_accumulation USING gin (to_tsvector('english'::regconfig, left(fact, 250000)));
 CREATE TRIGGER knowledge_accumulation_set_updated_at BEFORE UPDATE ON knowledge_accumulation FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
 
 -- U17. One row per figure and period: how the learning goes. Written by the learning job at the end of each period.

@@ -59,7 +59,7 @@ COMMENT ON COLUMN distributed_memory.node_id IS 'The node that wrote the winning
 COMMENT ON COLUMN distributed_memory.replicated_to IS 'Node ids known to have this version: ["node-2", …].';
 COMMENT ON COLUMN distributed_memory.deleted_at IS 'Set = tombstone: forgotten, empty, and never alive again.';
 -- Which memories does this user have, newest first?
-CREATE INDEX idx_distributed_memory_user_id ON distributed_memory (user_id, id DESC) WHERE deleted_at IS NULL;
+CREATE INDEX idx_distributed_memory_user_id ON distributed_memory (user_id, id DESC);
 -- Which memories live on this shard?
 CREATE INDEX idx_distributed_memory_shard_key ON distributed_memory (shard_key);
 -- Which memories were last written by this node?

@@ -44,10 +44,10 @@ $do$;
 -- zone; the epoch does not, so IMMUTABLE is true here.
 CREATE FUNCTION uuid_floor(moment timestamptz) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;
+    RETURN (lpad(to_hex(greatest(0, floor(extract(epoch FROM moment) * 1000)::bigint)), 12, '0') || '70008000000000000000')::uuid;
 
 COMMENT ON FUNCTION uuid_floor(timestamptz) IS
-    'The smallest UUIDv7 of the millisecond that holds the moment: turns a time range into an id range. For moments from 1970 on.';
+    'The smallest UUIDv7 of the millisecond that holds the moment: turns a time range into an id range. Moments before 1970 give the smallest of all.';
 
 -- NULL for an id that is not version 7, since its first 48 bits are no time.
 CREATE FUNCTION uuid_time(id uuid) RETURNS timestamptz
@@ -160,8 +160,9 @@ COMMENT ON FUNCTION helix_append_only() IS
 -- ---------------------------------------------------------------------------------------------------------------------
 
 -- Every table of schema public that is RANGE-partitioned by a single uuid column gets the partition <table>_pYYYYMM for each month from
--- months_back ago to months_ahead ahead. A partition is built aside and then attached, which lets inserts into the other
--- months go on. Rows that fell into <table>_default because their month was missing are moved into it first:
+-- months_back ago to months_ahead ahead. A partition is built aside and then attached. Attaching takes SHARE ROW
+-- EXCLUSIVE on the tables its foreign keys point to until the transaction ends, so writers wait for as long as this call takes
+-- (a fraction of a second unless rows have to be moved): run it under a lock_timeout and try again. Rows that fell into <table>_default because their month was missing are moved into it first:
 --   * foreign keys that point at the table are taken off and put back (a DELETE in the default partition would otherwise
 --     cascade into the rows that refer to it), which checks them again: slow, right, and rare;
 --   * row triggers of the default partition sleep meanwhile (append-only tables refuse DELETE).

@@ -255,7 +255,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('helix_refresh_usage_rollups'));
 
     -- Hours, from the ledger.
-    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT min(u.timestamp) FROM llm_token_usage u)));
+    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT uuid_time(u.id) FROM llm_token_usage u ORDER BY u.id LIMIT 1)));
     high := date_trunc('hour', to_time - interval '1 microsecond') + interval '1 hour';
     IF EXISTS (SELECT FROM llm_token_usage) THEN
         DELETE FROM llm_usage_hourly h WHERE h.hour >= hour_low AND h.hour < high;

@@ -22,11 +22,13 @@ DECLARE
     found record;
 BEGIN
     FOREACH name IN ARRAY '{helix_app,helix_operator,helix_readonly,helix_recorder}'::text[] LOOP
-        BEGIN
-            EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', name);
-        EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;  -- exists, or somebody made it this moment
-        END;
+        IF to_regrole(name) IS NULL THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- somebody made it this moment
+            END;
+        END IF;
         SELECT r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb AS too_strong INTO found FROM pg_roles AS r WHERE r.rolname = name;
         IF found.too_strong THEN
             RAISE EXCEPTION 'role % exists and may bypass row-level security or create objects', name

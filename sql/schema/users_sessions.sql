@@ -129,6 +129,21 @@ COMMENT ON COLUMN api_keys.status IS 'active, revoked, or expired (set by the sw
 COMMENT ON COLUMN api_keys.expires_at IS 'Refused from this moment on; NULL never expires.';
 COMMENT ON COLUMN api_keys.last_used_at IS 'Last use, to the minute.';
 
+-- A revoked key stays revoked, whoever writes the row: a tenant may update its own keys, but not bring one back.
+CREATE FUNCTION helix_refuse_unrevoke() RETURNS trigger
+    LANGUAGE plpgsql AS $body$
+BEGIN
+    RAISE EXCEPTION 'the key % was revoked and cannot be used again', OLD.key_prefix
+        USING ERRCODE = 'restrict_violation', HINT = 'Make a new key.';
+END
+$body$;
+
+COMMENT ON FUNCTION helix_refuse_unrevoke() IS 'Trigger of api_keys: revoking a key is for good.';
+
+CREATE TRIGGER api_keys_refuse_unrevoke BEFORE UPDATE OF status, revoked_at, key_hash ON api_keys FOR EACH ROW
+    WHEN (OLD.status = 'revoked' AND (NEW.status <> 'revoked' OR NEW.revoked_at IS DISTINCT FROM OLD.revoked_at OR NEW.key_hash <> OLD.key_hash))
+    EXECUTE FUNCTION helix_refuse_unrevoke();
+
 -- Which keys does this user have? (idx_api_keys_key_hash would only repeat api_keys_key_hash_key)
 CREATE INDEX idx_api_keys_user_id ON api_keys (user_id);
 -- Which keys are revoked or expired?

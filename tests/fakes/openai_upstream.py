@@ -36,7 +36,7 @@ Behaviour = Callable[["OpenAIUpstream", Seen, Writer], Awaitable[None]]
 
 
 class OpenAIUpstream:
-    """Start it in a test; `seen` is its ledger, `arrived` is set with each request."""
+    """Start it in a test; `seen` is its ledger, `arrived` is set with each call."""
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
@@ -89,11 +89,11 @@ class OpenAIUpstream:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         seen = Seen(path, headers, body)
         self.seen.append(seen)
-        self.arrived.set()
         if method == "GET":
             models = [{"id": name, "object": "model"} for name in self.listed]
             await whole(writer, 200, {"object": "list", "data": models})
             return
+        self.arrived.set()
         behaviour = FAULTS.get(seen.json["model"], ok)
         gone = asyncio.ensure_future(_gone(reader, seen))
         try:

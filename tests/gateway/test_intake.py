@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helix.gateway.errors import NotJson, WrongField
-from helix.gateway.intake import IntakeLimits, _deeper, read_chat, upstream_body
+from helix.gateway.intake import IntakeLimits, _check_shape, read_chat, upstream_body
 
 LIMITS = IntakeLimits(messages_max=100, json_depth_max=16)
 
@@ -31,7 +31,12 @@ def depth(value: Any) -> int:
 @given(value=values, most=st.integers(1, 6), ascii_only=st.booleans())
 def test_depth_is_that_of_the_value(value: Any, most: int, ascii_only: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only).encode()
-    assert _deeper(body, most) == (depth(value) > most)
+    limits = IntakeLimits(messages_max=100, json_depth_max=most)
+    if depth(value) > most:
+        with pytest.raises(NotJson, match="deeper"):
+            _check_shape(body, limits)
+    else:
+        _check_shape(body, limits)
 
 
 @given(content=texts, extra=st.dictionaries(texts, scalars, max_size=5), ascii_only=st.booleans())
@@ -66,6 +71,21 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 def test_anything_like_json_is_read_or_refused(body: str) -> None:
     with pytest.raises((NotJson, WrongField)):
         read_chat(body.encode(), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        json.dumps({f"k{number}": number for number in range(300_000)}),
+        "[" + ",".join(["{}"] * 300_000) + "]",
+        "[" + ",".join(["[" * 62 + "]" * 62] * 10_000) + "]",
+        "[" + ",".join(['"x"'] * 300_000) + "]",
+    ],
+)
+def test_body_of_too_many_parts_is_refused_before_it_is_decoded(extra: str) -> None:
+    body = '{"model":"m","messages":[{"role":"user"}],"x":' + extra + "}"
+    with pytest.raises(NotJson, match="more than 250000"):
+        read_chat(body.encode(), IntakeLimits(messages_max=100, json_depth_max=64))
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ DROP FUNCTION helix_prompt_text;
 DROP FUNCTION helix_content_text;
 DROP FUNCTION helix_readable_json;
 DROP FUNCTION helix_refuse_price_change;
+DROP FUNCTION helix_refuse_unrevoke;
 DROP FUNCTION helix_create_partitions;
 DROP FUNCTION helix_append_only;
 DROP FUNCTION helix_set_updated_at;

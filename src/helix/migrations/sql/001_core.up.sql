@@ -41,9 +41,9 @@ $do$;
 -- zone; the epoch does not, so IMMUTABLE is true here.
 CREATE FUNCTION uuid_floor(moment timestamptz) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;
+    RETURN (lpad(to_hex(greatest(0, floor(extract(epoch FROM moment) * 1000)::bigint)), 12, '0') || '70008000000000000000')::uuid;
 COMMENT ON FUNCTION uuid_floor(timestamptz) IS
-    'The smallest UUIDv7 of the millisecond that holds the moment: turns a time range into an id range. For moments from 1970 on.';
+    'The smallest UUIDv7 of the millisecond that holds the moment: turns a time range into an id range. Moments before 1970 give the smallest of all.';
 
 -- NULL for an id that is not version 7, since its first 48 bits are no time.
 CREATE FUNCTION uuid_time(id uuid) RETURNS timestamptz
@@ -133,8 +133,9 @@ COMMENT ON FUNCTION helix_append_only() IS
     'Trigger of audit and ledger tables: refuses UPDATE, DELETE and TRUNCATE, except setting the named reference columns (and, under helix.erasure = on, the named content columns) to NULL.';
 
 -- Every table of schema public that is RANGE-partitioned by a single uuid column gets the partition <table>_pYYYYMM for each month from
--- months_back ago to months_ahead ahead. A partition is built aside and then attached, which lets inserts into the other
--- months go on. Rows that fell into <table>_default because their month was missing are moved into it first:
+-- months_back ago to months_ahead ahead. A partition is built aside and then attached. Attaching takes SHARE ROW
+-- EXCLUSIVE on the tables its foreign keys point to until the transaction ends, so writers wait for as long as this call takes
+-- (a fraction of a second unless rows have to be moved): run it under a lock_timeout and try again. Rows that fell into <table>_default because their month was missing are moved into it first:
 --   * foreign keys that point at the table are taken off and put back (a DELETE in the default partition would otherwise
 --     cascade into the rows that refer to it), which checks them again: slow, right, and rare;
 --   * row triggers of the default partition sleep meanwhile (append-only tables refuse DELETE).
@@ -354,6 +355,19 @@ COMMENT ON COLUMN api_keys.rate_limit IS 'Requests per minute; 0 refuses all.';
 COMMENT ON COLUMN api_keys.status IS 'active, revoked, or expired (set by the sweeper; an active key past expires_at is refused all the same).';
 COMMENT ON COLUMN api_keys.expires_at IS 'Refused from this moment on; NULL never expires.';
 COMMENT ON COLUMN api_keys.last_used_at IS 'Last use, to the minute.';
+
+-- A revoked key stays revoked, whoever writes the row: a tenant may update its own keys, but not bring one back.
+CREATE FUNCTION helix_refuse_unrevoke() RETURNS trigger
+    LANGUAGE plpgsql AS $body$
+BEGIN
+    RAISE EXCEPTION 'the key % was revoked and cannot be used again', OLD.key_prefix
+        USING ERRCODE = 'restrict_violation', HINT = 'Make a new key.';
+END
+$body$;
+COMMENT ON FUNCTION helix_refuse_unrevoke() IS 'Trigger of api_keys: revoking a key is for good.';
+CREATE TRIGGER api_keys_refuse_unrevoke BEFORE UPDATE OF status, revoked_at, key_hash ON api_keys FOR EACH ROW
+    WHEN (OLD.status = 'revoked' AND (NEW.status <> 'revoked' OR NEW.revoked_at IS DISTINCT FROM OLD.revoked_at OR NEW.key_hash <> OLD.key_hash))
+    EXECUTE FUNCTION helix_refuse_unrevoke();
 
 -- Which keys does this user have? (idx_api_keys_key_hash would only repeat api_keys_key_hash_key)
 CREATE INDEX idx_api_keys_user_id ON api_keys (user_id);
@@ -1144,7 +1158,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('helix_refresh_usage_rollups'));
 
     -- Hours, from the ledger.
-    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT min(u.timestamp) FROM llm_token_usage u)));
+    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT uuid_time(u.id) FROM llm_token_usage u ORDER BY u.id LIMIT 1)));
     high := date_trunc('hour', to_time - interval '1 microsecond') + interval '1 hour';
     IF EXISTS (SELECT FROM llm_token_usage) THEN
         DELETE FROM llm_usage_hourly h WHERE h.hour >= hour_low AND h.hour < high;
@@ -1693,11 +1707,13 @@ DECLARE
     found record;
 BEGIN
     FOREACH name IN ARRAY '{helix_app,helix_operator,helix_readonly,helix_recorder}'::text[] LOOP
-        BEGIN
-            EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', name);
-        EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;  -- exists, or somebody made it this moment
-        END;
+        IF to_regrole(name) IS NULL THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- somebody made it this moment
+            END;
+        END IF;
         SELECT r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb AS too_strong INTO found FROM pg_roles AS r WHERE r.rolname = name;
         IF found.too_strong THEN
             RAISE EXCEPTION 'role % exists and may bypass row-level security or create objects', name

@@ -162,8 +162,8 @@ COMMENT ON COLUMN debate_arguments.validation_status IS 'Verdict of the validati
 -- What was said in this debate? (idx_debate_turns_session_id of another seed has the same column)
 CREATE INDEX idx_debate_args_debate ON debate_arguments (debate_id);
 
--- What was said for this position?
-CREATE INDEX idx_debate_args_position ON debate_arguments (position);
+-- What was said for this position? Hashed: a position may be a paragraph, longer than a b-tree takes.
+CREATE INDEX idx_debate_args_position ON debate_arguments USING hash (position);
 
 -- What was said in first, second ... rounds?
 CREATE INDEX idx_debate_args_round ON debate_arguments (round_number);

@@ -222,7 +222,7 @@ CREATE INDEX vector_documents_parent_id_idx ON vector_documents (parent_id, chun
 CREATE INDEX vector_documents_embedding_config_id_idx ON vector_documents (embedding_config_id) WHERE embedding_config_id IS NOT NULL;
 
 -- Which documents hold these words?
-CREATE INDEX vector_documents_content_idx ON vector_documents USING gin (to_tsvector('simple', title || ' ' || content));
+CREATE INDEX vector_documents_content_idx ON vector_documents USING gin (to_tsvector('simple', title || ' ' || left(content, 250000)));
 CREATE TRIGGER vector_documents_set_updated_at BEFORE UPDATE ON vector_documents FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
 
 -- ----------------------------------------------------------------------------------------------------

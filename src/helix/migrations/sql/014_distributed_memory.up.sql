@@ -88,6 +88,9 @@ CREATE INDEX idx_conversation_events_type ON conversation_events (event_type, id
 -- Which events does this user own (erasure, exports)?
 CREATE INDEX idx_conversation_events_user_id ON conversation_events (user_id, id);
 
+-- How does this message stand after its updates?
+CREATE INDEX conversation_events_message_id_idx ON conversation_events (conversation_id, message_id, sequence_number) WHERE message_id IS NOT NULL;
+
 -- Which events belong to this session (FK)?
 CREATE INDEX idx_conversation_events_session_id ON conversation_events (session_id) WHERE session_id IS NOT NULL;
 
@@ -491,7 +494,7 @@ COMMENT ON COLUMN distributed_memory.replicated_to IS 'Node ids known to have th
 COMMENT ON COLUMN distributed_memory.deleted_at IS 'Set = tombstone: forgotten, empty, and never alive again.';
 
 -- Which memories does this user have, newest first?
-CREATE INDEX idx_distributed_memory_user_id ON distributed_memory (user_id, id DESC) WHERE deleted_at IS NULL;
+CREATE INDEX idx_distributed_memory_user_id ON distributed_memory (user_id, id DESC);
 
 -- Which memories live on this shard?
 CREATE INDEX idx_distributed_memory_shard_key ON distributed_memory (shard_key);
@@ -1087,7 +1090,7 @@ COMMENT ON COLUMN knowledge_accumulation.sources IS 'Where it was said: [{"conve
 CREATE UNIQUE INDEX knowledge_accumulation_user_id_type_subject_fact_key ON knowledge_accumulation (user_id, knowledge_type, subject, md5(fact)) NULLS NOT DISTINCT;
 
 -- Which facts speak of these words?
-CREATE INDEX idx_knowledge_accumulation_fact ON knowledge_accumulation USING gin (to_tsvector('english'::regconfig, fact));
+CREATE INDEX idx_knowledge_accumulation_fact ON knowledge_accumulation USING gin (to_tsvector('english'::regconfig, left(fact, 250000)));
 CREATE TRIGGER knowledge_accumulation_set_updated_at BEFORE UPDATE ON knowledge_accumulation FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
 
 -- U17. One row per figure and period: how the learning goes. Written by the learning job at the end of each period.
@@ -1234,7 +1237,8 @@ CREATE TABLE streaming_analytics (
     CONSTRAINT streaming_analytics_latency_ms_check CHECK (latency_ms >= 0),
     CONSTRAINT streaming_analytics_tokens_delta_check CHECK (tokens_delta >= 0),
     CONSTRAINT streaming_analytics_chunks_check CHECK (chunks >= 1),
-    CONSTRAINT streaming_analytics_max_gap_ms_check CHECK (max_gap_ms >= 0)
+    CONSTRAINT streaming_analytics_max_gap_ms_check CHECK (max_gap_ms >= 0),
+    CONSTRAINT streaming_analytics_event_type_check CHECK (event_type IN ('first_token', 'chunk', 'completed', 'failed', 'cancelled'))
 ) PARTITION BY RANGE (id);
 
 CREATE TABLE streaming_analytics_default PARTITION OF streaming_analytics DEFAULT;
