@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test lint types imports drift check lock schema diagram \
-	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill clean
+	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill bench-tasks rig-tasks clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,12 @@ bench-gateway: setup ## CPU per call and throughput beside nginx
 
 rig-kill: setup ## kill -9 the gateway under load and compare ledgers
 	@$(BIN)/python -m rigs.kill_gateway $(ARGS)
+
+bench-tasks: setup ## the queue beside its peers (BENCH=short: under 5 minutes)
+	@$(BIN)/python -m bench.tasks $(if $(filter short,$(BENCH)),--short) $(ARGS)
+
+rig-tasks: setup ## kill -9 of workers and PostgreSQL under load
+	@$(BIN)/python -m rigs.tasks_kill $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "providers": ("helix.providers.cli", "providers of models: add, list, enable, remove"),
     "prices": ("helix.ledger.cli", "dated prices: list, set"),
     "reference": ("helix.cli.reference", "print the pages of docs/ that the code writes"),
+    "tasks": ("helix.tasks.cli", "background work: list, watch, cancel, retry, redrive"),
+    "worker": ("helix.tasks.cli_worker", "run background work in a process of its own"),
     "calls": ("helix.gateway.cli", "recorded calls: tail, show"),
 }
 """Each command's module, which has a `main(args) -> None`, and its one-line help."""

@@ -3,6 +3,7 @@
 `/v1`, `/health`, `/ready` and `/metrics` go straight to the gateway; everything else is FastAPI.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from helix import __version__, accounts, gateway, ledger, providers
+from helix import __version__, accounts, gateway, ledger, operations, providers, tasks
 from helix.core.clock import Clock
 from helix.core.config import Settings
 from helix.core.crypto import Keyring
@@ -20,7 +21,7 @@ from helix.core.errors import BadInput, Conflict, HelixError, NotFound
 from helix.core.ids import IdSource
 from helix.core.log import get_log
 
-__all__ = ["App", "build"]
+__all__ = ["App", "build", "task_registry"]
 
 _log = get_log(__name__)
 _SESSION_PURPOSE = "helix session tokens"
@@ -43,7 +44,10 @@ class App:
             ledger=self._ledger,
             clock=clock,
         )
-        self._api = _api(self._accounts, clock)
+        registry = task_registry(db)
+        self._worker = tasks.build_worker(db, registry, clock=clock)
+        self._webhooks = tasks.webhook_sender(keyring)
+        self._api = _api(self._accounts, db, registry, clock)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one HTTP request, or the server's start and stop."""
@@ -62,10 +66,22 @@ class App:
             for part in (self._providers, self._ledger, self._gateway):
                 await part.start()
                 stack.push_async_callback(part.stop)
+            work = asyncio.create_task(
+                tasks.run_worker(self._worker, webhooks=self._webhooks), name="helix-worker"
+            )
+            stack.push_async_callback(self._stop_worker, work)
             await send({"type": "lifespan.startup.complete"})
             await receive()
             self._gateway.begin_stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _stop_worker(self, work: "asyncio.Task[None]") -> None:
+        """Let running tasks end or hand them back; a worker that failed is logged, not raised."""
+        self._worker.stop()
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001 - the edge of the worker
+            _log.error("worker_failed", exc=exc)
 
 
 def build(settings: Settings, db: Database, keyring: Keyring, clock: Clock) -> App:
@@ -73,7 +89,16 @@ def build(settings: Settings, db: Database, keyring: Keyring, clock: Clock) -> A
     return App(settings, db, keyring, clock)
 
 
-def _api(people: accounts.Accounts, clock: Clock) -> FastAPI:
+def task_registry(db: Database) -> tasks.TaskRegistry:
+    """Return every type of task and every schedule that Helix has."""
+    registry = tasks.TaskRegistry()
+    tasks.register_jobs(registry, clean=lambda: operations.housekeep(db.url))
+    return registry
+
+
+def _api(
+    people: accounts.Accounts, db: Database, registry: tasks.TaskRegistry, clock: Clock
+) -> FastAPI:
     api = FastAPI(
         title="Helix",
         version=__version__,
@@ -82,6 +107,7 @@ def _api(people: accounts.Accounts, clock: Clock) -> FastAPI:
         redoc_url=None,
     )
     api.include_router(accounts.router(people))
+    api.include_router(tasks.build_router(db, registry, _task_caller(people)))
     ids = IdSource()
 
     def shown(error: HelixError, request_id: str) -> Response:
@@ -109,6 +135,21 @@ def _api(people: accounts.Accounts, clock: Clock) -> FastAPI:
     api.add_exception_handler(HTTPException, handler(_http))
     api.add_exception_handler(Exception, handler(_unexpected))
     return api
+
+
+def _task_caller(
+    people: accounts.Accounts,
+) -> Callable[[Request], Awaitable[tasks.TaskCaller]]:
+    async def identify(request: Request) -> tasks.TaskCaller:
+        header = request.headers.get("authorization")
+        principal = await people.identify(None if header is None else header.encode("latin-1"))
+        if not principal.allows(accounts.Scope.TASKS):
+            raise accounts.ScopeMissing(accounts.Scope.TASKS.value)
+        return tasks.TaskCaller(
+            principal.user_id, operator=principal.role is accounts.UserRole.ADMIN
+        )
+
+    return identify
 
 
 def _invalid(exc: RequestValidationError, _: str) -> HelixError:

@@ -10,6 +10,7 @@ from helix.accounts.command import (
     with_operator,
 )
 from helix.accounts.domain import Accounts, bootstrap_admin, build, issue_admin_key
+from helix.accounts.errors import ScopeMissing
 from helix.accounts.keys import KeyGate
 from helix.accounts.routes import router
 from helix.accounts.store import Store
@@ -22,6 +23,7 @@ __all__ = [
     "KeyGate",
     "Principal",
     "Scope",
+    "ScopeMissing",
     "Store",
     "UserRole",
     "bootstrap_admin",

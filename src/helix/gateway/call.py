@@ -52,6 +52,7 @@ _DONE_EVENT = b"data: [DONE]\n\n"
 _EVENT_STREAM = "text/event-stream"
 _REFUSAL_BYTES_MAX = 65_536
 _NOTE_CHARS_MAX = 255
+_READ_HERE_BYTES = 500_000  # reading more takes milliseconds, which others would wait for
 INTERRUPTED_WAIT_S = 5.0
 
 
@@ -160,7 +161,10 @@ class Chat:
             exchange.headers.get(b"authorization"), Scope.COMPLETIONS
         )
         body = await exchange.body(self._limits.body_bytes_max)
-        request = read_chat(body, self._intake)
+        if len(body) <= _READ_HERE_BYTES:
+            request = read_chat(body, self._intake)
+        else:
+            request = await asyncio.to_thread(read_chat, body, self._intake)
         route = await self._providers.route(request.model)
         if request.project_id is not None or request.session_id is not None:
             await self._ownership.check(

@@ -13,6 +13,9 @@ from helix.gateway.types import ChatRequest
 
 __all__ = ["IntakeLimits", "read_chat", "upstream_body"]
 
+NODES_MAX = 250_000
+"""Most strings (keys too), arrays and objects in one body; long talks have some ten thousand."""
+
 MODEL_CHARS_MAX = 255
 AGENT_CHARS_MAX = 100
 _PARAM_BYTES_MAX = 64
@@ -41,6 +44,8 @@ _PARAM = re.compile(
 _FOLD = bytes.maketrans(b"{}", b"[]")
 _NOT_SHAPE = bytes(set(range(256)) - set(b'[]{}"'))
 _STRING = re.compile(rb'"[^"]*"')
+
+_TOO_MANY = f"it has more than {NODES_MAX} strings, arrays and objects"
 
 _Fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _Text = msgspec.json.Decoder(str)
@@ -90,6 +95,7 @@ def read_chat(body: bytes, limits: IntakeLimits) -> ChatRequest:
         text = body.decode()
     except UnicodeDecodeError as exc:
         raise NotJson(f"byte {exc.start} is not UTF-8") from exc
+    _check_shape(body, limits)
     try:
         fields = _Fields.decode(body)
     except msgspec.ValidationError as exc:
@@ -98,8 +104,6 @@ def read_chat(body: bytes, limits: IntakeLimits) -> ChatRequest:
         raise NotJson(_reason(exc)) from exc
     except RecursionError as exc:
         raise NotJson(_too_deep(limits)) from exc
-    if _deeper(body, limits.json_depth_max):
-        raise NotJson(_too_deep(limits))
     include_usage = _read_options(fields)
     helix = _read_helix(fields)
     _check_messages(fields, limits)
@@ -144,15 +148,28 @@ def _too_deep(limits: IntakeLimits) -> str:
     return f"it is nested deeper than json_depth_max ({limits.json_depth_max})"
 
 
-def _deeper(body: bytes, most: int) -> bool:
-    """Say whether JSON is nested deeper than `most`, without a loop over its characters.
+def _check_shape(body: bytes, limits: IntakeLimits) -> None:
+    """Raise NotJson for too many or too deep parts, before anything is made of them.
 
-    Strings go, only brackets stay, and each pass takes the innermost pairs away.
+    No loop over characters: escapes and all but quotes and brackets are deleted, then the strings.
+    A body of ordinary size and shape is let through by counting alone.
     """
-    if body.count(b"[") + body.count(b"{") <= most:
-        return False
+    opened = body.count(b"[") + body.count(b"{")
+    if opened <= limits.json_depth_max and body.count(b'"') <= 2 * NODES_MAX:
+        return
     bare = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_SHAPE)
+    strings = bare.count(b'"') // 2
+    if strings > NODES_MAX:
+        raise NotJson(_TOO_MANY)
     shape = _STRING.sub(b"", bare).translate(_FOLD)
+    if strings + shape.count(b"[") > NODES_MAX:
+        raise NotJson(_TOO_MANY)
+    if _deeper(shape, limits.json_depth_max):
+        raise NotJson(_too_deep(limits))
+
+
+def _deeper(shape: bytes, most: int) -> bool:
+    """Say whether brackets are nested deeper than `most`: each pass takes the innermost pairs."""
     for left in range(most, 0, -1):
         if not shape:
             return False

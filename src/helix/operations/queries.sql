@@ -98,3 +98,12 @@ SELECT datname FROM pg_database ORDER BY datname;
 
 -- name: read_encoding
 SELECT pg_encoding_to_char(encoding) AS encoding FROM pg_database WHERE datname = current_database();
+
+-- name: create_partitions
+-- Months ahead for every partitioned table. Index: none. Locks: SHARE ROW EXCLUSIVE on each of them in turn
+-- and on what their foreign keys point to, until the statement ends; the caller sets a lock_timeout.
+SELECT helix_create_partitions(0, :months_ahead) AS created;
+
+-- name: refresh_views
+-- All materialized views, CONCURRENTLY: readers go on. Index: their unique ones. Locks: EXCLUSIVE on each view.
+SELECT count(*) FILTER (WHERE v.refreshed) AS refreshed FROM refresh_all_materialized_views() AS v;

@@ -72,6 +72,7 @@ _BY_MODEL = {
     "unicode": _Options(content=_UNICODE),
 }
 DELAY_MS_MAX = 600_000
+_YIELD_EVERY = 16
 WORDS_MAX = 200_000
 
 
@@ -158,8 +159,8 @@ async def _paced(
     for number, part in enumerate(parts):
         if break_after is not None and number >= break_after:
             raise UpstreamBroken("mock", "it was told to break off")
-        if pause_s and number:
-            await asyncio.sleep(pause_s)
+        if number and (pause_s or number % _YIELD_EVERY == 0):
+            await asyncio.sleep(pause_s)  # also without a pause others get their turn
         yield part
 
 

@@ -1,0 +1,327 @@
+"""`helix tasks`: list, show, watch, cancel, pause, resume, retry, redrive, stats, workers."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from helix.core.config import load_settings
+from helix.core.db import OUTAGES, Connection, Role, connect
+from helix.core.errors import Misuse, Unavailable
+from helix.core.instance import locate
+from helix.tasks import service
+from helix.tasks.feed import BEGINNING, EventFeed, Mark
+from helix.tasks.types import Status, TaskId
+
+__all__ = ["main"]
+
+T = TypeVar("T")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Home = Annotated[
+    Path | None, typer.Option(help="HELIX_HOME of the instance; default from the environment.")
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it only the plan is shown.")]
+Limit = Annotated[int, typer.Option(min=1, max=service.PAGE_MAX, help="Most rows shown.")]
+
+WATCH_S = 0.3
+
+
+def main(args: list[str]) -> None:
+    """Run `helix tasks …`."""
+    app(args, prog_name="helix tasks")
+
+
+def _with_operator(home: Path | None, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run `work` as helix_operator in one transaction."""
+
+    async def run(conn: Connection) -> T:
+        async with conn.transaction():
+            return await work(conn)
+
+    return _connected(home, run)
+
+
+def _connected(home: Path | None, work: Callable[[Connection], Awaitable[T]]) -> T:
+    target = locate(load_settings(os.environ, home=home))
+
+    async def run() -> T:
+        try:
+            conn = await connect(
+                target.database_url, role=Role.OPERATOR, application_name="helix tasks"
+            )
+        except OUTAGES as exc:
+            raise Unavailable(
+                f"the database does not answer: {str(exc) or type(exc).__name__}"
+            ) from exc
+        try:
+            return await work(conn)
+        finally:
+            await conn.close()
+
+    return asyncio.run(run())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _line(record: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(record, enc_hook=str) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _table(columns: Sequence[str], records: Sequence[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for record in records:
+        table.add_row(*(_cell(record.get(column)) for column in columns))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)
+
+
+def _show(columns: Sequence[str], records: Sequence[Any], *, as_json: bool) -> None:
+    plain = [r if isinstance(r, dict) else _fields(r) for r in records]
+    if as_json:
+        for record in plain:
+            _line(record)
+    else:
+        _table(columns, plain)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in type(record).__dataclass_fields__}
+
+
+def _counted(count: int, noun: str, started: float) -> None:
+    _say(f"{count} {noun}{'' if count == 1 else 's'}, {time.monotonic() - started:.2f} s")
+
+
+@app.command("list")
+def list_tasks(  # noqa: PLR0917 - options, given by name
+    status: Annotated[Status | None, typer.Option(help="Only tasks in this state.")] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="Only this type.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """List tasks, newest first."""
+    started = time.monotonic()
+    found = _with_operator(
+        home,
+        lambda conn: service.list_tasks(
+            conn, status=status, task_type=task_type, queue=queue, max_count=limit
+        ),
+    )
+    columns = ("id", "task_type", "queue", "status", "priority", "attempt", "progress",
+               "created_at", "error_message")  # fmt: skip
+    _show(columns, found, as_json=as_json)
+    _counted(len(found), "task", started)
+
+
+@app.command()
+def show(task_id: UUID, as_json: Json = False, home: Home = None) -> None:
+    """Show a task, its attempts and its events."""
+
+    async def work(conn: Connection) -> tuple[Any, Any, Any]:
+        task = await service.get_task(conn, task_id=TaskId(task_id))
+        return (
+            task,
+            await service.attempts_of(conn, task_id=TaskId(task_id)),
+            await service.events_of(conn, task_id=TaskId(task_id)),
+        )
+
+    task, attempts, events = _with_operator(home, work)
+    if as_json:
+        _line({**_fields(task), "attempts": attempts, "events": [_fields(e) for e in events]})
+        return
+    _table(("field", "value"), [{"field": k, "value": v} for k, v in _fields(task).items()])
+    _table(("attempt", "event_type", "duration_ms", "worker_id", "error_message"), attempts)
+    _table(("created_at", "event_type", "data"), [_fields(e) for e in events])
+
+
+@app.command()
+def watch(
+    task_id: Annotated[UUID | None, typer.Argument(help="One task; without it all.")] = None,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Print events as they happen; Ctrl-C ends it. A task's watch ends with the task."""
+
+    async def work(conn: Connection) -> None:
+        one = TaskId(task_id) if task_id else None
+        if one is not None:
+            await service.get_task(conn, task_id=one)
+        feed = EventFeed(BEGINNING, task_id=one) if one else await EventFeed.from_now(conn)
+        while True:
+            told: list[tuple[Mark, Any]] = await feed.read(conn)
+            for _, event in told:
+                if as_json:
+                    _line(_fields(event))
+                else:
+                    print(_cell(event.created_at), event.task_id, event.event_type, event.data)
+            if one is not None and not told:
+                task = await service.get_task(conn, task_id=one)
+                if task.completed_at is not None:
+                    return
+            await asyncio.sleep(WATCH_S)
+
+    try:
+        _connected(home, work)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def cancel(task_id: UUID, home: Home = None) -> None:
+    """Call a task off, also while it runs."""
+    _with_operator(
+        home, lambda c: service.cancel(c, task_id=TaskId(task_id), reason="cancelled by operator")
+    )
+    _say(f"cancelled {task_id}")
+
+
+@app.command()
+def pause(
+    task_id: Annotated[
+        UUID | None, typer.Argument(help="A task; or give --type or --queue.")
+    ] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="All tasks of a type.")] = None,
+    queue: Annotated[str | None, typer.Option(help="All tasks of a queue.")] = None,
+    home: Home = None,
+) -> None:
+    """Hold back a task (also while it runs), or stop claiming a type or from a queue."""
+
+    async def work(conn: Connection) -> str:
+        match task_id, task_type, queue:
+            case UUID() as one, None, None:
+                await service.pause(conn, task_id=TaskId(one), reason="paused by operator")
+                return str(one)
+            case None, str() as name, None:
+                await service.pause_scope(conn, scope="type", name=name)
+                return f"type {name}"
+            case None, None, str() as name:
+                await service.pause_scope(conn, scope="queue", name=name)
+                return f"queue {name}"
+        raise Misuse("give a task id, or --type, or --queue: one of them")
+
+    _say(f"paused {_with_operator(home, work)}")
+
+
+@app.command()
+def resume(
+    task_id: Annotated[
+        UUID | None, typer.Argument(help="A task; or give --type or --queue.")
+    ] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="All tasks of a type.")] = None,
+    queue: Annotated[str | None, typer.Option(help="All tasks of a queue.")] = None,
+    home: Home = None,
+) -> None:
+    """Let a paused task, type or queue go on."""
+
+    async def work(conn: Connection) -> str:
+        match task_id, task_type, queue:
+            case UUID() as one, None, None:
+                await service.resume(conn, task_id=TaskId(one))
+                return str(one)
+            case None, str() as name, None:
+                await service.resume_scope(conn, scope="type", name=name)
+                return f"type {name}"
+            case None, None, str() as name:
+                await service.resume_scope(conn, scope="queue", name=name)
+                return f"queue {name}"
+        raise Misuse("give a task id, or --type, or --queue: one of them")
+
+    _say(f"resumed {_with_operator(home, work)}")
+
+
+@app.command()
+def retry(task_id: UUID, home: Home = None) -> None:
+    """Run a task that failed, was cancelled or died once more."""
+    ran = _with_operator(home, lambda c: service.retry(c, task_id=TaskId(task_id)))
+    _say(f"runs again as {ran}")
+
+
+@app.command()
+def dead(
+    task_type: Annotated[str | None, typer.Option("--type", help="Only this type.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """List dead letters, newest first."""
+    found = _with_operator(
+        home, lambda c: service.dead_letters(c, task_type=task_type, max_count=limit)
+    )
+    columns = ("id", "task_type", "failure_reason", "error_message", "moved_at", "redriven_task_id")
+    _show(columns, found, as_json=as_json)
+
+
+@app.command()
+def redrive(
+    dead_letter_id: Annotated[UUID | None, typer.Argument(help="One; or give --all.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All not yet redriven.")] = False,
+    task_type: Annotated[str | None, typer.Option("--type", help="With --all: this type.")] = None,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Enqueue dead letters anew: one, or with --all as many as a page holds; each only once."""
+    started = time.monotonic()
+    if (dead_letter_id is None) != everything:
+        raise Misuse("give a dead letter's id, or --all: one of them")
+    if dead_letter_id is not None:
+        one = dead_letter_id
+        made = [_with_operator(home, lambda c: service.redrive(c, dead_letter_id=one))]
+    elif not yes:
+        waiting = _with_operator(
+            home,
+            lambda c: service.dead_letters(
+                c, task_type=task_type, waiting_only=True, max_count=service.PAGE_MAX
+            ),
+        )
+        _say(f"would redrive {len(waiting)}; add --yes to do it")
+        return
+    else:
+        made = _with_operator(home, lambda c: service.redrive_many(c, task_type=task_type))
+    for enqueued in made:
+        print(enqueued.id)
+    _counted(len(made), "task", started)
+
+
+@app.command()
+def stats(as_json: Json = False, home: Home = None) -> None:
+    """Count what waits and what is held, by queue, type and state."""
+    found = _with_operator(home, service.stats)
+    _show(("queue", "task_type", "status", "tasks", "oldest_due_at"), found, as_json=as_json)
+
+
+@app.command()
+def workers(as_json: Json = False, home: Home = None) -> None:
+    """List the living workers."""
+    found = _with_operator(home, service.workers)
+    _show(("id", "queues", "concurrency", "heartbeat_at", "lease_until"), found, as_json=as_json)

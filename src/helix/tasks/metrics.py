@@ -1,0 +1,54 @@
+"""What workers count, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from helix.tasks.types import Status
+
+__all__ = ["WorkerMetrics"]
+
+_CLAIM_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+_RUN_S = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 600, 3600)
+
+
+class WorkerMetrics:
+    """Counters of one process; give the registry that its /metrics serves."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        into = registry or CollectorRegistry()
+        self.running = Gauge(
+            "helix_tasks_running", "Attempts running in this worker", registry=into
+        )
+        self.claim_seconds = Histogram(
+            "helix_tasks_claim_seconds", "Time of a claim", buckets=_CLAIM_S, registry=into
+        )
+        self.refused = Counter(
+            "helix_tasks_late_outcomes", "Outcomes refused: no longer held", registry=into
+        )
+        self.leases_lost = Counter(
+            "helix_tasks_leases_lost", "Times this worker lost its lease", registry=into
+        )
+        self._ended = Counter(
+            "helix_tasks_attempts", "Ended attempts", ["task_type", "status"], registry=into
+        )
+        self._seconds = Histogram(
+            "helix_tasks_attempt_seconds",
+            "Time of an attempt",
+            ["task_type"],
+            buckets=_RUN_S,
+            registry=into,
+        )
+
+        self._children: dict[tuple[str, Status], tuple[Counter, Histogram]] = {}
+
+    def ended(self, task_type: str, status: Status, seconds: float) -> None:
+        """Count an attempt that ended; `pending` means it will be made again."""
+        key = (task_type, status)
+        children = self._children.get(key)
+        if children is None:  # finding a child by its labels costs more than counting
+            children = (
+                self._ended.labels(task_type, status.value),
+                self._seconds.labels(task_type),
+            )
+            self._children[key] = children
+        children[0].inc()
+        children[1].observe(seconds)

@@ -1,0 +1,232 @@
+"""/api/tasks and /api/events: look at tasks, steer them, and watch what happens as it happens."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from helix.core.db import Connection, Database, Role
+from helix.tasks import service
+from helix.tasks.errors import TaskTypeUnknown
+from helix.tasks.feed import BEGINNING, EventFeed, Mark
+from helix.tasks.registry import TaskRegistry
+from helix.tasks.types import NewTask, Priority, Status, TaskId
+
+__all__ = ["TaskCaller", "build_router"]
+
+POLL_S = 0.5
+KEEP_ALIVE_S = 15.0
+STREAM_S_MAX = 3_600.0
+_JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCaller:
+    """Who calls: a tenant, or an operator, who sees all."""
+
+    user_id: UUID
+    operator: bool = False
+
+
+class TaskBody(BaseModel):
+    """A task to enqueue."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_type: str = Field(max_length=100)
+    payload: dict[str, Any] = Field(default_factory=dict)
+    priority: Priority = Priority.NORMAL
+    scheduled_at: AwareDatetime | None = None
+    deadline: AwareDatetime | None = None
+    tags: list[str] = Field(default_factory=list, max_length=50)
+    webhook_url: str | None = Field(default=None, max_length=2_048)
+    webhook_events: list[str] | None = Field(default=None, max_length=20)
+
+
+def build_router(
+    db: Database,
+    registry: TaskRegistry,
+    identify: Callable[[Request], Awaitable[TaskCaller]],
+    *,
+    allowed_hosts: tuple[str, ...] = (),
+    public_types: frozenset[str] = frozenset(),
+) -> APIRouter:
+    """Return the routes. `identify` authenticates a request and checks the scope `tasks`.
+
+    Tenants may enqueue `public_types` only: other types do Helix's own work.
+    """
+    api = APIRouter(prefix="/api", tags=["tasks"])
+    Caller = Annotated[TaskCaller, Depends(identify)]  # noqa: N806 - a type
+
+    def work(caller: TaskCaller) -> Any:
+        if caller.operator:
+            return db.transaction(Role.OPERATOR)
+        return db.transaction(Role.APP, tenant=caller.user_id)
+
+    async def acted(conn: Connection, task_id: TaskId) -> Response:
+        return _json(await service.get_task(conn, task_id=task_id))
+
+    @api.get("/tasks")
+    async def list_tasks(  # noqa: PLR0917 - query parameters, given by name
+        caller: Caller,
+        status: Status | None = None,
+        task_type: str | None = None,
+        queue: str | None = None,
+        parent_id: UUID | None = None,
+        before: UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50,
+    ) -> Response:
+        """List tasks, newest first; `before` is the last id of the page before."""
+        async with work(caller) as conn:
+            tasks = await service.list_tasks(
+                conn,
+                status=status,
+                task_type=task_type,
+                queue=queue,
+                parent_id=TaskId(parent_id) if parent_id else None,
+                before=TaskId(before) if before else None,
+                max_count=limit,
+            )
+        return _json({"data": tasks, "has_more": len(tasks) == limit})
+
+    @api.post("/tasks", status_code=201)
+    async def enqueue(body: TaskBody, caller: Caller) -> Response:
+        """Enqueue a task of a type that is open to tenants."""
+        if not caller.operator and body.task_type not in public_types:
+            raise TaskTypeUnknown(f"tasks of type {body.task_type!r} cannot be enqueued here")
+        definition = registry.get(body.task_type)
+        definition.decode(msgspec.json.encode(body.payload).decode())
+        new: NewTask = definition.new(
+            body.payload,
+            priority=body.priority,
+            scheduled_at=body.scheduled_at,
+            deadline=body.deadline,
+            tags=tuple(body.tags),
+            webhook_url=body.webhook_url,
+            webhook_events=tuple(body.webhook_events) if body.webhook_events else None,
+            user_id=caller.user_id,
+        )
+        async with work(caller) as conn:
+            made = await service.enqueue(conn, new, allowed_hosts=allowed_hosts)
+            task = await service.get_task(conn, task_id=made.id)
+        return _json(task, status=201)
+
+    @api.get("/tasks/stats")
+    async def stats(caller: Caller) -> Response:
+        """Count the tasks that have not ended, by queue, type and state."""
+        async with work(caller) as conn:
+            return _json({"data": await service.stats(conn)})
+
+    @api.get("/tasks/dead")
+    async def dead(
+        caller: Caller,
+        task_type: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50,
+    ) -> Response:
+        """List dead letters, newest first."""
+        async with work(caller) as conn:
+            found = await service.dead_letters(conn, task_type=task_type, max_count=limit)
+        return _json({"data": found})
+
+    @api.post("/tasks/dead/{dead_letter_id}/redrive")
+    async def redrive(dead_letter_id: UUID, caller: Caller) -> Response:
+        """Enqueue a dead letter anew; pressed twice it runs once."""
+        async with work(caller) as conn:
+            made = await service.redrive(conn, dead_letter_id=dead_letter_id)
+        return _json(made)
+
+    @api.get("/tasks/{task_id}")
+    async def show(task_id: UUID, caller: Caller) -> Response:
+        """Show a task with its finished attempts."""
+        async with work(caller) as conn:
+            task = await service.get_task(conn, task_id=TaskId(task_id))
+            attempts = await service.attempts_of(conn, task_id=TaskId(task_id))
+        return _json({**msgspec.to_builtins(task, str_keys=True), "attempts": attempts})
+
+    @api.post("/tasks/{task_id}/cancel")
+    async def cancel(task_id: UUID, caller: Caller) -> Response:
+        """Call a task off, also while it runs."""
+        async with work(caller) as conn:
+            await service.cancel(conn, task_id=TaskId(task_id), reason="cancelled by request")
+            return await acted(conn, TaskId(task_id))
+
+    @api.post("/tasks/{task_id}/pause")
+    async def pause(task_id: UUID, caller: Caller) -> Response:
+        """Hold a task back, also while it runs."""
+        async with work(caller) as conn:
+            await service.pause(conn, task_id=TaskId(task_id), reason="paused by request")
+            return await acted(conn, TaskId(task_id))
+
+    @api.post("/tasks/{task_id}/resume")
+    async def resume(task_id: UUID, caller: Caller) -> Response:
+        """Let a paused task go on."""
+        async with work(caller) as conn:
+            await service.resume(conn, task_id=TaskId(task_id))
+            return await acted(conn, TaskId(task_id))
+
+    @api.post("/tasks/{task_id}/retry")
+    async def retry(task_id: UUID, caller: Caller) -> Response:
+        """Run a task that failed, was cancelled or died once more."""
+        async with work(caller) as conn:
+            return await acted(conn, await service.retry(conn, task_id=TaskId(task_id)))
+
+    def stream(
+        caller: TaskCaller, last_event_id: str | None, task_id: TaskId | None
+    ) -> StreamingResponse:
+        begin = Mark.parse(last_event_id) if last_event_id else None
+
+        async def told() -> AsyncIterator[bytes]:
+            if task_id is not None:
+                feed = EventFeed(begin or BEGINNING, task_id=task_id)
+            elif begin is not None:
+                feed = EventFeed(begin)
+            else:
+                async with work(caller) as conn:
+                    feed = await EventFeed.from_now(conn)
+            yield b": watching\n\n"
+            loop = asyncio.get_running_loop()
+            end_at, quiet_at = loop.time() + STREAM_S_MAX, loop.time()
+            while loop.time() < end_at:
+                async with work(caller) as conn:
+                    events = await feed.read(conn)
+                for mark, event in events:
+                    data = msgspec.json.encode(event).decode()
+                    yield f"id: {mark}\nevent: {event.event_type}\ndata: {data}\n\n".encode()
+                if events:
+                    quiet_at = loop.time()
+                elif loop.time() - quiet_at >= KEEP_ALIVE_S:
+                    quiet_at = loop.time()
+                    yield b": still here\n\n"
+                await asyncio.sleep(0.0 if len(events) else POLL_S)
+
+        return StreamingResponse(
+            told(), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    @api.get("/tasks/{task_id}/events")
+    async def task_events(
+        task_id: UUID, caller: Caller, last_event_id: Annotated[str | None, Header()] = None
+    ) -> StreamingResponse:
+        """Watch one task from its beginning, or from Last-Event-ID on (server-sent events)."""
+        async with work(caller) as conn:
+            await service.get_task(conn, task_id=TaskId(task_id))
+        return stream(caller, last_event_id, TaskId(task_id))
+
+    @api.get("/events")
+    async def events(
+        caller: Caller, last_event_id: Annotated[str | None, Header()] = None
+    ) -> StreamingResponse:
+        """Watch all of one's tasks from now, or from Last-Event-ID on (server-sent events)."""
+        return stream(caller, last_event_id, None)
+
+    return api
+
+
+def _json(record: Any, *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(record, enc_hook=str), status, media_type=_JSON)

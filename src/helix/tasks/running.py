@@ -1,0 +1,65 @@
+"""A worker with everything it needs, from one call: for `helix worker` and inside `helix up`."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from uuid import UUID
+
+from helix.core.clock import Clock
+from helix.core.crypto import Keyring
+from helix.core.db import Database
+from helix.core.log import get_log
+from helix.tasks.keeper import Keeper, SpendReader
+from helix.tasks.metrics import WorkerMetrics
+from helix.tasks.policy import webhook_secret
+from helix.tasks.registry import TaskRegistry
+from helix.tasks.webhooks import WebhookSender
+from helix.tasks.worker import Worker, WorkerOptions
+
+__all__ = ["build_worker", "run_worker", "webhook_sender"]
+
+WEBHOOK_PURPOSE = "helix webhook signatures"
+
+
+def webhook_sender(keyring: Keyring, *, allowed_hosts: Collection[str] = ()) -> WebhookSender:
+    """Return a sender that signs with secrets derived from the instance's newest key."""
+    _, master = keyring.derived(WEBHOOK_PURPOSE)[0]
+
+    def secret_for(user_id: UUID | None) -> bytes:
+        return webhook_secret(master, user_id)
+
+    return WebhookSender(secret_for, allowed_hosts=allowed_hosts)
+
+
+def build_worker(
+    db: Database,
+    registry: TaskRegistry,
+    options: WorkerOptions | None = None,
+    *,
+    clock: Clock | None = None,
+    metrics: WorkerMetrics | None = None,
+) -> Worker:
+    """Return a worker that has not begun."""
+    return Worker(
+        db, registry, options, log=get_log("helix.tasks.worker"), clock=clock, metrics=metrics
+    )
+
+
+async def run_worker(
+    worker: Worker, *, spend: SpendReader | None = None, webhooks: WebhookSender | None = None
+) -> None:
+    """Run a worker and its keeper until `worker.stop()`; the keeper goes on while it drains.
+
+    Should one of the two end through a bug, so does the other, and the error is raised.
+    """
+    keeper = asyncio.create_task(Keeper(worker, spend=spend, webhooks=webhooks).run())
+    work = asyncio.create_task(worker.run())
+    try:
+        await asyncio.wait((keeper, work), return_when=asyncio.FIRST_COMPLETED)
+        worker.stop()
+        await work
+    finally:
+        work.cancel()
+        keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeper

@@ -1,0 +1,112 @@
+"""Delivers webhook_deliveries: signed, tried again, and never into a private network."""
+
+import socket
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from helix.tasks.errors import WebhookRefused
+from helix.tasks.policy import address_allowed, check_webhook_url, sign_webhook
+
+__all__ = ["Delivered", "WebhookSender"]
+
+TIMEOUT_S = 10.0
+_ERROR_CHARS_MAX = 500
+
+
+class Delivered:
+    """How one delivery went: `code` is the HTTP status, None without an answer."""
+
+    def __init__(self, code: int | None, error: str | None) -> None:
+        self.code = code
+        self.error = error
+        self.ok = error is None
+
+
+class _PublicResolver(AbstractResolver):
+    """Resolves names to public addresses only.
+
+    The connection is made to the very address that was checked here, so a name that resolves
+    differently the second time (DNS rebinding) gains nothing.
+    """
+
+    def __init__(self, allowed_hosts: Collection[str]) -> None:
+        self._inner = ThreadedResolver()
+        self._allowed = allowed_hosts
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        if host in self._allowed or f"{host}:{port}" in self._allowed:
+            return found
+        public = [entry for entry in found if address_allowed(entry["host"])]
+        if not public:
+            raise OSError(f"{host} has no public address")
+        return public
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class WebhookSender:
+    """Sends messages. `secret_for` returns the signing secret of a tenant (None: Helix itself)."""
+
+    def __init__(
+        self,
+        secret_for: Callable[[UUID | None], bytes],
+        *,
+        allowed_hosts: Collection[str] = (),
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
+        self._secret_for = secret_for
+        self._allowed = frozenset(allowed_hosts)
+        self._time = unix_time
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def send(self, message: Any) -> Delivered:
+        """Deliver one message (a row of `take_deliveries`); a 2xx answer is success.
+
+        Redirects are not followed: they would lead around the check of the address.
+        """
+        try:
+            check_webhook_url(message["url"], allowed_hosts=self._allowed)
+        except WebhookRefused as exc:
+            return Delivered(None, exc.message)
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                resolver=_PublicResolver(self._allowed), limit=20, use_dns_cache=False
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
+            )
+        body = message["payload"].encode()
+        signature = sign_webhook(
+            self._secret_for(message["user_id"]), timestamp=int(self._time()), body=body
+        )
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "Helix-Webhook/1",
+            "Helix-Event": message["event_type"],
+            "Helix-Delivery": str(message["id"]),
+            "Helix-Signature": signature,
+        }
+        try:
+            async with self._session.post(
+                message["url"], data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                ok = 200 <= answer.status < 300
+                return Delivered(answer.status, None if ok else f"HTTP {answer.status}")
+        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            return Delivered(None, f"{type(exc).__name__}: {exc}"[:_ERROR_CHARS_MAX])

@@ -1,0 +1,584 @@
+"""A worker: claims tasks, runs their handlers, records how they end. Any number; none leads.
+
+Four loops on four connections of their own, so that none waits for another:
+
+    claim    takes tasks while there is room; sleeps when there are none, until woken or `poll_s`
+    finish   records ended attempts, many in one statement
+    heart    renews the lease; tells handlers whose attempts were cancelled or taken away; listens
+    keep     (keeper.py) timers, dead workers, schedules, webhooks, tidying
+
+Every loop outlives the database: it reconnects with growing pauses. When the lease cannot be
+renewed in time, everything held is given up before anyone else may take it.
+"""
+
+import asyncio
+import os
+import random
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from helix.core.clock import Clock, SystemClock
+from helix.core.db import OUTAGES, Connection, Database, Role, connect
+from helix.core.log import Log
+from helix.tasks.attempt import TaskContext, failure, run_attempt
+from helix.tasks.metrics import WorkerMetrics
+from helix.tasks.registry import TaskDefinition, TaskRegistry
+from helix.tasks.store import QUERIES, claim, finish
+from helix.tasks.types import ClaimedTask, Outcome, Progress, Status, WorkerId
+
+__all__ = ["Link", "Worker", "WorkerOptions"]
+
+CHANNEL = "helix_tasks"
+LEASE_LOST = "HX001"  # SQLSTATE of helix_tasks_claim
+_HOT_S = 0.05  # after work, how long to look again by oneself …
+_HOT_PAUSE_S = 0.005  # … and how often: enqueueing notifies no oftener
+_FINISH_MAX = 1_000
+# InternalClientError: asyncpg raises it on a connection whose server has just said farewell.
+_TROUBLE = (*OUTAGES, asyncpg.PostgresError, asyncpg.InternalClientError)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """Bounds of one worker; seconds. `queues` None takes from all."""
+
+    queues: tuple[str, ...] | None = None
+    concurrency: int = 50
+    prefetch: int = 0
+    threads: int = 8
+    lease_s: float = 30.0
+    control_s: float = 1.0
+    poll_s: float = 1.0
+    drain_s: float = 25.0
+    statement_timeout_ms: int = 60_000
+
+
+class Link:
+    """A connection of its own that is made anew after it broke."""
+
+    def __init__(self, url: str, name: str, *, statement_timeout_ms: int) -> None:
+        self._url = url
+        self._name = name
+        self._statement_timeout_ms = statement_timeout_ms
+        self._conn: Connection | None = None
+
+    async def get(self) -> Connection:
+        """Return the connection, opening it if need be."""
+        if self._conn is None or self._conn.is_closed():
+            conn = await connect(self._url, role=Role.OPERATOR, application_name=self._name)
+            await conn.execute(
+                "SELECT set_config('statement_timeout', $1, false)", str(self._statement_timeout_ms)
+            )
+            self._conn = conn
+        return self._conn
+
+    def drop(self) -> None:
+        """Forget the connection, so that the next use opens another."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.terminate()
+
+    async def close(self) -> None:
+        """Close the connection, giving it a second."""
+        conn, self._conn = self._conn, None
+        if conn is not None and not conn.is_closed():
+            with suppress(*_TROUBLE):
+                await conn.close(timeout=1)
+
+
+@dataclass(slots=True)
+class _Running:
+    claimed: ClaimedTask
+    definition: TaskDefinition
+    ctx: TaskContext
+    handle: "asyncio.Task[None]"
+    stuck: bool = False
+
+
+@dataclass(slots=True)
+class _State:
+    """What this worker holds under its present id."""
+
+    worker_id: WorkerId
+    lease_until_s: float
+    running: dict[UUID, _Running] = field(default_factory=dict)
+    ended: "deque[Outcome]" = field(default_factory=deque)
+    waiting: "deque[ClaimedTask]" = field(default_factory=deque)
+
+
+class Worker:
+    """Runs tasks until `stop`; `run` returns when everything is finished or handed back."""
+
+    def __init__(
+        self,
+        db: Database,
+        registry: TaskRegistry,
+        options: WorkerOptions | None = None,
+        *,
+        log: Log,
+        clock: Clock | None = None,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
+        self.options = options or WorkerOptions()
+        self.registry = registry
+        self.db = db
+        self.log = log
+        self.clock = clock or SystemClock()
+        self.metrics = metrics or WorkerMetrics()
+        self._now_s = self.clock.monotonic_s
+        self._types = registry.names()
+        self._threads = ThreadPoolExecutor(self.options.threads, thread_name_prefix="helix-task")
+        self._stopping = asyncio.Event()
+        self._killed = False
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._finish_wake = asyncio.Event()
+        self._state: _State | None = None
+        self._unsure = False
+        self._worked_at_s = 0.0
+        self._announced = False
+        self.ready = asyncio.Event()
+        """Set once the worker is registered and listens."""
+
+    @property
+    def worker_id(self) -> WorkerId | None:
+        """The id it holds tasks under; a new one after a lost lease."""
+        return self._state.worker_id if self._state else None
+
+    def link(self, name: str) -> Link:
+        """Return a connection of its own for one loop."""
+        return Link(
+            self.db.url,
+            f"helix worker {name}",
+            statement_timeout_ms=self.options.statement_timeout_ms,
+        )
+
+    def stop(self) -> None:
+        """Take no more tasks; finish those that run within `drain_s`, then hand back the rest."""
+        self._stopping.set()
+        self._wake.set()
+        self._room.set()
+
+    def wake(self) -> None:
+        """Look for tasks now."""
+        self._wake.set()
+
+    def spend_caps(self) -> dict[UUID, Decimal]:
+        """Return the caps of the running tasks that have one."""
+        running = self._state.running.values() if self._state else ()
+        caps = {r.claimed.id: r.claimed.spend_cap_usd for r in running}
+        return {task_id: cap for task_id, cap in caps.items() if cap is not None}
+
+    async def run(self) -> None:
+        """Work until stopped."""
+        links = [self.link(name) for name in ("heart", "claim", "finish")]
+        loops: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self.forever(link, step, name))
+            for link, step, name in zip(
+                links,
+                (self._beat, self._claim, self._flush),
+                ("heart", "claim", "finish"),
+                strict=True,
+            )
+        ]
+        try:
+            stopping = asyncio.create_task(self._stopping.wait())
+            loops.append(stopping)
+            await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            for loop in loops[:-1]:
+                if loop.done():
+                    loop.result()  # a loop ends by itself only through a bug: crash loudly
+            await self._drain()
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await self._leave(links[2])
+            for link in links:
+                await link.close()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def forever(
+        self, link: Link, step: Callable[[Connection], Awaitable[None]], name: str
+    ) -> None:
+        """Repeat `step`; after trouble with the database reconnect and go on."""
+        pause_s = 0.05
+        while True:
+            try:
+                await step(await link.get())
+                pause_s = 0.05
+            except _TROUBLE as exc:
+                link.drop()
+                self.log.warning("worker_database_trouble", loop=name, error=str(exc)[:200])
+                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads load
+                pause_s = min(2.0, pause_s * 2)
+
+    # ---- heart ----------------------------------------------------------------------------------
+
+    async def _beat(self, conn: Connection) -> None:
+        """Hold the lease for as long as the connection lives."""
+        await conn.add_listener(CHANNEL, self._on_notify)
+        renew_at_s = 0.0
+        while True:
+            state = self._state
+            if state is None:
+                await self._register(conn)
+                renew_at_s = self._now_s() + self.options.lease_s / 6
+            elif self._now_s() >= renew_at_s:
+                asked_at_s = self._now_s()
+                if not await QUERIES.row(
+                    conn, "renew_lease", id=state.worker_id, lease_s=self.options.lease_s
+                ):
+                    self._lose_everything()
+                    continue
+                state.lease_until_s = asked_at_s + self.options.lease_s
+                renew_at_s = asked_at_s + self.options.lease_s / 6
+            if self._state is not None:
+                await self._report(conn, self._state)
+            await asyncio.sleep(self.options.control_s)
+
+    def _on_notify(self, *_: object) -> None:
+        self._wake.set()
+
+    async def _register(self, conn: Connection) -> None:
+        host = socket.gethostname()[:200]
+        worker_id = WorkerId(f"{host}:{os.getpid()}:{uuid4().hex[:12]}")
+        asked_at_s = self._now_s()
+        pairs = [(d.queue, d.name) for d in self.registry]
+        await QUERIES.run(
+            conn, "ensure_lanes", queues=[p[0] for p in pairs], types=[p[1] for p in pairs]
+        )
+        for definition in self.registry:
+            rate_max, rate_period_s = definition.rate or (None, None)
+            if definition.concurrency_max is not None or rate_max is not None:
+                await QUERIES.run(
+                    conn,
+                    "set_limits",
+                    name=definition.name,
+                    concurrency_max=definition.concurrency_max,
+                    rate_max=rate_max,
+                    rate_period_s=rate_period_s,
+                )
+        await QUERIES.run(
+            conn,
+            "register_worker",
+            id=worker_id,
+            host=host,
+            pid=os.getpid(),
+            queues=list(self.options.queues or ()),
+            concurrency=self.options.concurrency,
+            lease_s=self.options.lease_s,
+        )
+        self._state = _State(worker_id, asked_at_s + self.options.lease_s)
+        self.ready.set()
+        self._wake.set()
+        self._room.set()
+        self.log.info("worker_registered", worker_id=worker_id)
+
+    def _lose_everything(self) -> None:
+        """The lease has run out: others may hold the tasks by now, so nothing more is written."""
+        state, self._state = self._state, None
+        if state is None:
+            return
+        self.ready.clear()
+        self.log.warning("worker_lease_lost", worker_id=state.worker_id, held=len(state.running))
+        self.metrics.leases_lost.inc()
+        for running in state.running.values():
+            running.ctx.lose()
+            running.handle.cancel()
+
+    async def _report(self, conn: Connection, state: _State) -> None:
+        """Write progress, mark what is stuck, and tell handlers whose attempts are over."""
+        if not state.running:
+            return
+        said: list[tuple[_Running, Progress]] = [
+            (r, r.ctx.unsaid) for r in state.running.values() if r.ctx.unsaid is not None
+        ]
+        if said:
+            for running, _ in said:
+                running.ctx.unsaid = None
+                running.stuck = False
+            await QUERIES.run(
+                conn,
+                "report_progress",
+                worker_id=state.worker_id,
+                ids=[r.claimed.id for r, _ in said],
+                tokens=[r.claimed.fencing_token for r, _ in said],
+                percents=[p.percent for _, p in said],
+                messages=[p.message for _, p in said],
+            )
+        now_s = self._now_s()
+        silent = [
+            r
+            for r in state.running.values()
+            if not r.stuck
+            and r.definition.stuck_after_s is not None
+            and now_s - r.ctx.moved_at_s >= r.definition.stuck_after_s
+        ]
+        if silent:
+            for running in silent:
+                running.stuck = True
+            await self._by_ids(conn, "mark_stuck", state, silent)
+        for row in await self._by_ids(
+            conn, "attempts_not_held", state, list(state.running.values())
+        ):
+            running_now = state.running.get(row["id"])
+            if running_now is not None and not running_now.ctx.done_in_transaction:
+                running_now.ctx.lose()
+                running_now.handle.cancel()
+
+    async def _by_ids(
+        self, conn: Connection, statement: str, state: _State, which: Sequence[_Running]
+    ) -> list[asyncpg.Record]:
+        return await QUERIES.rows(
+            conn,
+            statement,
+            worker_id=state.worker_id,
+            ids=[r.claimed.id for r in which],
+            tokens=[r.claimed.fencing_token for r in which],
+        )
+
+    # ---- claim ----------------------------------------------------------------------------------
+
+    async def _claim(self, conn: Connection) -> None:
+        await self._wait_for_room()
+        state = self._state
+        if state is None or self._stopping.is_set():
+            await self._sleep(0.05)
+            return
+        if self._now_s() >= state.lease_until_s:
+            self._lose_everything()
+            return
+        if self._unsure:
+            await self._hand_back_unknown(conn, state)
+        room = self.options.concurrency - len(state.running)
+        if state.waiting and room > 0:
+            await self._begin(conn, state, room)
+            room = self.options.concurrency - len(state.running)
+        suspects = 1 - sum(1 for r in state.running.values() if r.claimed.lost_count)
+        started_s = self._now_s()
+        try:
+            claimed = await claim(
+                conn,
+                worker_id=state.worker_id,
+                queues=self.options.queues,
+                types=self._types,
+                max_count=room + self.options.prefetch - len(state.waiting),
+                begin_count=room,
+                suspects=max(0, suspects),
+            )
+        except _TROUBLE as exc:
+            if getattr(exc, "sqlstate", None) == LEASE_LOST:
+                self._lose_everything()
+                return
+            self._unsure = True
+            raise
+        self.metrics.claim_seconds.observe(self._now_s() - started_s)
+        if not claimed:
+            await self._rest(conn)
+            return
+        self._worked_at_s = self._now_s()
+        self._announced = False
+        if self._state is not state:
+            return  # the lease ran out meanwhile; whoever reclaims gives these to others
+        for task in claimed:
+            if task.begun:
+                self._start(state, task)
+            else:
+                state.waiting.append(task)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until tasks can be taken; give others a moment to end, so that claims are larger."""
+        enough = max(1, self.options.concurrency // 4)
+        waited = False
+        while (state := self._state) is not None and not self._stopping.is_set():
+            room = self.options.concurrency - len(state.running)
+            if len(state.ended) >= 2 * self.options.concurrency:
+                room = 0
+            if room >= enough or (room > 0 and waited):
+                return
+            self._room.clear()
+            if room > 0:
+                waited = True
+                await asyncio.sleep(0.002)
+            else:
+                waited = False
+                await self._room.wait()
+
+    async def _rest(self, conn: Connection) -> None:
+        """Nothing is ready: look again soon, then sleep until woken."""
+        if self._now_s() - self._worked_at_s < _HOT_S:
+            await self._sleep(_HOT_PAUSE_S)
+        elif not self._announced:
+            # From here on enqueueing notifies; what came in just before is found by the next claim.
+            await QUERIES.run(conn, "announce_sleep", sleep_ms=int(self.options.poll_s * 1200))
+            self._announced = True
+        else:
+            await self._sleep(self.options.poll_s)
+            self._announced = False
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    def _start(self, state: _State, task: ClaimedTask) -> None:
+        definition = self.registry.get(task.task_type)
+        ctx = TaskContext(task, worker_id=state.worker_id, db=self.db, now=self._now_s)
+        handle = asyncio.create_task(self._attempt(state, task, definition, ctx))
+        state.running[task.id] = _Running(task, definition, ctx, handle)
+        self.metrics.running.inc()
+
+    async def _begin(self, conn: Connection, state: _State, room: int) -> None:
+        chosen = [state.waiting.popleft() for _ in range(min(room, len(state.waiting)))]
+        rows = await QUERIES.rows(
+            conn,
+            "begin_tasks",
+            worker_id=state.worker_id,
+            ids=[t.id for t in chosen],
+            tokens=[t.fencing_token for t in chosen],
+        )
+        begun = {row["id"] for row in rows}
+        for task in chosen:
+            if task.id in begun:
+                self._start(state, task)
+
+    async def _hand_back_unknown(self, conn: Connection, state: _State) -> None:
+        """Give back what a claim took whose answer was lost with its connection."""
+        rows = await QUERIES.rows(conn, "attempts_held", worker_id=state.worker_id)
+        known = {(r.claimed.id, r.claimed.fencing_token) for r in state.running.values()}
+        known |= {(o.id, o.fencing_token) for o in state.ended}
+        known |= {(t.id, t.fencing_token) for t in state.waiting}
+        unknown = [row for row in rows if (row["id"], row["fencing_token"]) not in known]
+        if unknown:
+            outcomes = [
+                Outcome(
+                    row["id"],
+                    row["fencing_token"],
+                    row["attempt"],
+                    Status.PENDING,
+                    error="never reached its worker",
+                    counts=False,
+                )
+                for row in unknown
+            ]
+            await finish(conn, worker_id=state.worker_id, outcomes=outcomes)
+        self._unsure = False
+
+    # ---- run ------------------------------------------------------------------------------------
+
+    async def _attempt(
+        self, state: _State, task: ClaimedTask, definition: TaskDefinition, ctx: TaskContext
+    ) -> None:
+        started_s = self._now_s()
+        try:
+            if task.deadline is not None and task.deadline <= self.clock.now():
+                outcome: Outcome | None = failure(
+                    task, definition, "its deadline passed before it began", final=True
+                )
+            else:
+                outcome = await run_attempt(
+                    task,
+                    definition,
+                    ctx,
+                    threads=self._threads,
+                    stopping=lambda: self._killed and not ctx.lost,
+                )
+            if outcome is not None:
+                state.ended.append(outcome)
+                self._finish_wake.set()
+                self.metrics.ended(definition.name, outcome.status, self._now_s() - started_s)
+        finally:
+            state.running.pop(task.id, None)
+            self.metrics.running.dec()
+            self._room.set()
+
+    # ---- finish ---------------------------------------------------------------------------------
+
+    async def _flush(self, conn: Connection) -> None:
+        state = self._state
+        if state is None or not state.ended:
+            self._finish_wake.clear()
+            if state is None or not state.ended:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await self._finish_wake.wait()
+            return
+        batch = list(islice(state.ended, _FINISH_MAX))
+        try:
+            held = await finish(conn, worker_id=state.worker_id, outcomes=batch)
+        except (asyncpg.DataError, asyncpg.CheckViolationError):
+            held = await self._finish_singly(conn, state, batch)
+        # Only now are they forgotten: a batch whose answer was lost is sent again, harmlessly.
+        for _ in batch:
+            state.ended.popleft()
+        self.metrics.refused.inc(len(batch) - len(held))
+        self._room.set()
+
+    async def _finish_singly(
+        self, conn: Connection, state: _State, batch: Sequence[Outcome]
+    ) -> set[UUID]:
+        """Record one by one, so that one that cannot be stored does not hold up the rest."""
+        held: set[UUID] = set()
+        for outcome in batch:
+            try:
+                held |= await finish(conn, worker_id=state.worker_id, outcomes=[outcome])
+            except (asyncpg.DataError, asyncpg.CheckViolationError) as exc:
+                self.log.warning("task_outcome_refused", error=str(exc)[:200], task_id=outcome.id)
+                refused = Outcome(
+                    outcome.id,
+                    outcome.fencing_token,
+                    outcome.attempt,
+                    Status.FAILED,
+                    error=f"its outcome could not be stored: {type(exc).__name__}",
+                )
+                with suppress(asyncpg.CheckViolationError):
+                    held |= await finish(conn, worker_id=state.worker_id, outcomes=[refused])
+        return held
+
+    # ---- leave ----------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Let running handlers end, then cancel the rest, and wait until all is recorded."""
+        deadline_s = self._now_s() + self.options.drain_s
+        while (state := self._state) is not None and (state.running or state.ended):
+            if not self._killed and self._now_s() >= deadline_s:
+                self._killed = True
+                for running in list(state.running.values()):
+                    running.handle.cancel()
+            if self._now_s() >= deadline_s + 5:
+                break
+            self._room.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await self._room.wait()
+
+    async def _leave(self, link: Link) -> None:
+        """Strike the worker off; whatever it still held goes back to the queue."""
+        state, self._state = self._state, None
+        if state is None:
+            return
+        back = [
+            Outcome(t.id, t.fencing_token, t.attempt, Status.PENDING, counts=False)
+            for t in [*state.waiting, *(r.claimed for r in state.running.values())]
+        ]
+        try:
+            async with asyncio.timeout(5):
+                conn = await link.get()
+                if back:
+                    await finish(conn, worker_id=state.worker_id, outcomes=back)
+                await QUERIES.run(conn, "delete_worker", id=state.worker_id)
+        except _TROUBLE as exc:
+            self.log.warning("worker_left_behind", worker_id=state.worker_id, error=str(exc)[:200])
