@@ -1791,7 +1791,7 @@ ALTER TABLE ONLY public.task_events FORCE ROW LEVEL SECURITY;
 
 COMMENT ON TABLE public.task_events IS 'What happened to each task, in order of id.';
 
-COMMENT ON COLUMN public.task_events.task_id IS 'Joins background_tasks. No FK: checking it cost a third of the queue''s speed (ADR 0013); a trigger deletes the events of a deleted task.';
+COMMENT ON COLUMN public.task_events.task_id IS 'Joins background_tasks. No FK: it would be checked by a query for every event (ADR 0013); a trigger deletes the events of a deleted task.';
 
 COMMENT ON COLUMN public.task_events.user_id IS 'Tenant of the task, copied; no FK, the row goes with its task.';
 
@@ -9497,6 +9497,6 @@ INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, appl
     ('002', 'Models.dev: the catalogue of models, benchmarks, and the provider columns that follow it', '561991f815abef5c9ea03ecaa0b01935bdfe9ef0f36a510240a43e5b4c29af0b', 'applied', 1, now()),
     ('003', 'Memory: memories, entities, relations, knowledge, embeddings', '8bf2c9bc662b88fe503cc61b4b9bb60528c48048ddc2107e6207e71dca23672b', 'applied', 1, now()),
     ('011', 'Debates: debates, rounds, arguments, votes, code versions', '0ab4883bf6b07a17cd6b16a1a162a443cf2ed23ec1c69a219c6f3a7b4869fbea', 'applied', 1, now()),
-    ('012', 'Tasks: the queue, its events and history, dead letters', '4d43e2155fa5bccb27f0072329acfc5a1b750ee90051fdcbeb184e9eecf4419f', 'applied', 1, now()),
+    ('012', 'Tasks: the queue, its events and history, dead letters', '223843ad6e9dea1b963daaa2afbdc5151c8eb5686baa6f1af8230c675bbbe487', 'applied', 1, now()),
     ('013', 'Protocols: MCP, LSP and ACP registries', '90fd373abc89f1c87d90313a48c30573e6134551b9cbf1754c8898fcbc8ff729', 'applied', 1, now()),
     ('014', 'Distributed memory and Big Data: conversations, nodes, learning, analytics, materialized views', '617e13524e58d4a3968b0003df082c5b0e2ff1ed3a7c47c8c45287cae27eef63', 'applied', 1, now());

@@ -156,7 +156,7 @@ CREATE TABLE task_events (
 CREATE TABLE task_events_default PARTITION OF task_events DEFAULT;
 
 COMMENT ON TABLE task_events IS 'What happened to each task, in order of id.';
-COMMENT ON COLUMN task_events.task_id IS 'Joins background_tasks. No FK: checking it cost a third of the queue''s speed (ADR 0013); a trigger deletes the events of a deleted task.';
+COMMENT ON COLUMN task_events.task_id IS 'Joins background_tasks. No FK: it would be checked by a query for every event (ADR 0013); a trigger deletes the events of a deleted task.';
 COMMENT ON COLUMN task_events.xact IS 'Transaction that wrote it: a reader that keeps a snapshot misses no late commit (task_events_after).';
 COMMENT ON COLUMN task_events.user_id IS 'Tenant of the task, copied; no FK, the row goes with its task.';
 COMMENT ON COLUMN task_events.data IS 'What the event tells: progress, error, result.';
