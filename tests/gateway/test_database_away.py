@@ -121,6 +121,7 @@ async def test_frozen_database_refuses_in_time_and_leaves_no_open_request(
 
 
 async def test_answer_is_held_back_until_it_is_recorded(stack: Stack, proxy: DatabaseProxy) -> None:
+    await ready(stack, 200)
     asking = asyncio.create_task(stack.chat(model="up/held"))
     await stack.upstream.arrived.wait()
     await proxy.cut()
@@ -136,6 +137,7 @@ async def test_answer_is_held_back_until_it_is_recorded(stack: Stack, proxy: Dat
 async def test_end_of_a_stream_is_held_back_until_it_is_recorded(
     stack: Stack, proxy: DatabaseProxy
 ) -> None:
+    await ready(stack, 200)
     async with stack.client() as client:
         raw = await client.chat.completions.with_raw_response.create(
             model="up/held", messages=HELLO, stream=True
@@ -160,6 +162,7 @@ async def test_end_of_a_stream_is_held_back_until_it_is_recorded(
 
 async def test_commit_whose_answer_was_lost_is_one_row(stack: Stack, proxy: DatabaseProxy) -> None:
     """The server committed, nobody heard of it, the connection broke: it is written again."""
+    await ready(stack, 200)
     asking = asyncio.create_task(stack.chat(model="up/held"))
     await stack.upstream.arrived.wait()
     proxy.lose_answers()
@@ -208,6 +211,7 @@ async def test_answer_that_cannot_be_recorded_in_time_is_recorded_later(
 ) -> None:
     """The client is told, within a bound, that its answer is not safe; the record still follows."""
     monkeypatch.setattr(stack.gateway._recorder._settlements, "_wait_s", 0.3)
+    await ready(stack, 200)
     asking = asyncio.create_task(stack.chat(model="up/held", stream=True))
     await stack.upstream.arrived.wait()
     await proxy.cut()
