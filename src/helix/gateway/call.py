@@ -33,6 +33,7 @@ from helix.gateway.policy import (
     Answer,
     estimate_prompt,
     is_refusal,
+    one_line,
     read_answer,
     read_usage,
     refusal_of,
@@ -518,9 +519,7 @@ def _note(headers: dict[bytes, bytes], name: bytes) -> str | None:
 
 
 def _short(text: str | None, chars_max: int = 255) -> str | None:
-    if text is None:
-        return None
-    return "".join(c if c.isprintable() else " " for c in text[:chars_max])
+    return None if text is None else one_line(text, chars_max)
 
 
 async def _read(reply: Reply) -> bytes:

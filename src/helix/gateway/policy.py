@@ -25,6 +25,7 @@ __all__ = [
     "Answer",
     "estimate_prompt",
     "is_refusal",
+    "one_line",
     "read_answer",
     "read_usage",
     "refusal_of",
@@ -203,9 +204,13 @@ def _told_error(body: bytes) -> dict[str, Any]:
 
 def _word(value: Any, chars_max: int) -> str | None:
     """Return a provider's word as it can be stored and shown: short, on one line; None if none."""
-    if type(value) is not str or not value:
-        return None
-    return "".join(c if c.isprintable() else " " for c in value[:chars_max])
+    return one_line(value, chars_max) if type(value) is str and value else None
+
+
+def one_line(text: str, chars_max: int) -> str:
+    """Return the beginning of a text with a blank for whatever cannot be printed."""
+    cut = text[:chars_max]
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else " " for c in cut)
 
 
 def storable(text: str | None) -> str | None:
