@@ -29,7 +29,7 @@ class RateWindows:
         if now_s - opened_s >= WINDOW_S:
             opened_s, count = now_s, 0
         if count >= limit:
-            return WINDOW_S if limit == 0 else opened_s + WINDOW_S - now_s
+            return WINDOW_S if limit == 0 else WINDOW_S - (now_s - opened_s)
         self._windows[key_id] = (opened_s, count + 1)
         if len(self._windows) > self._sweep_at:
             self._sweep(now_s)
