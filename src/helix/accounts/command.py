@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -65,24 +66,31 @@ def show_json(record: Any) -> None:
     sys.stdout.buffer.flush()
 
 
+_PIPE_COLUMNS = 240  # whoever reads a pipe has no window to fit
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     return str(value)
 
 
 def show_table(columns: Sequence[str], records: Sequence[dict[str, Any]]) -> None:
-    """Print records as a table of these columns."""
+    """Print records as a table of these columns; ids and times stay whole, to be copied."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        whole = column.endswith(("id", "_at", "time", "model"))
+        table.add_column(column, overflow="fold", no_wrap=whole)
     for record in records:
         table.add_row(*(_cell(record.get(column)) for column in columns))
-    Console(soft_wrap=False, markup=False, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    Console(soft_wrap=False, markup=False, highlight=False, width=width).print(table)
 
 
 def show(columns: Sequence[str], records: Sequence[dict[str, Any]], *, as_json: bool) -> None:
