@@ -12,6 +12,7 @@ What is made sure of, and tested by killing things at the wrong moment (tests/op
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -62,6 +63,7 @@ _ORPHAN_PATIENCE_S = 2.0
 _BACKOFF_MAX_S = 5.0
 _MOMENT_S = 1.0
 _POLL_S = 0.05
+_REMOVE_TRIES = 50
 _BLOCKED = ("pre-existing shared memory block", "already exists")
 
 
@@ -198,7 +200,7 @@ class EmbeddedPostgres:
         data, fresh = self._paths.data, self._paths.home / "postgres.new"
         if fresh.exists():
             _LOG.warning("postgres_initdb_was_interrupted", directory=str(fresh))
-            shutil.rmtree(fresh)
+            await _remove(fresh)
         if data.exists() and any(data.iterdir()):
             return
         self._report("making the database")
@@ -429,3 +431,17 @@ def _recorded_pid(data: Path) -> int | None:
         return int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
     except (OSError, ValueError, IndexError):
         return None
+
+
+async def _remove(directory: Path) -> None:
+    """Remove a directory in which a killed initdb's server may still be tidying up."""
+    for _ in range(_REMOVE_TRIES):
+        try:
+            shutil.rmtree(directory)
+        except OSError as exc:
+            if exc.errno not in {errno.ENOENT, errno.ENOTEMPTY}:
+                raise
+        if not directory.exists():  # noqa: ASYNC240 - one look at a local directory
+            return
+        await asyncio.sleep(0.1)
+    raise Misuse(f"{directory} is left of an interrupted start and cannot be removed: remove it")
