@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint types imports drift check lock schema diagram \
+.PHONY: help setup up test lint types imports drift check lock schema diagram generate \
 	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill bench-tasks rig-tasks clean
 
 help: ## list the targets
@@ -52,11 +52,8 @@ lock: setup ## resolve the dependencies anew into requirements/
 	@$(LOCK) pyproject.toml --output-file requirements/runtime.txt $(UPGRADE)
 	@$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt $(UPGRADE)
 
-schema: setup ## write sql/complete_schema.sql from the live catalogue
-	@$(BIN)/helix db schema
-
-diagram: setup ## write docs/diagrams from the live catalogue
-	@$(BIN)/helix db diagram
+schema diagram generate: setup ## write every generated file from a database made by the migrations
+	@$(BIN)/python -m helix.operations.drift --write
 
 db-migrate: migrate-up ## apply every migration
 

@@ -64,8 +64,11 @@ async def generated_files(
     return files
 
 
-async def drift(root: Path) -> list[str]:
-    """Return what is stale or differs, one line each; starts a PostgreSQL of its own."""
+async def drift(root: Path, *, write: bool = False) -> list[str]:
+    """Return what is stale or differs, one line each; starts a PostgreSQL of its own.
+
+    With `write` the generated files are written anew instead of being reported.
+    """
     with tempfile.TemporaryDirectory(prefix="helix-drift-") as directory:
         settings = load_settings({}, home=Path(directory))
         make_home(settings.home_dir)
@@ -81,6 +84,9 @@ async def drift(root: Path) -> list[str]:
     for name, words in _PAGES.items():
         files[root / "docs" / name] = await asyncio.to_thread(_page, words)
     found = [str(difference) for difference in result.differences]
+    if write:
+        for path, text in files.items():
+            await asyncio.to_thread(path.write_text, text, encoding="utf-8")
     found += [
         f"{path.relative_to(root)} is {'stale' if path.exists() else 'missing'}: {_remedy(path)}"
         for path, text in files.items()
@@ -119,9 +125,13 @@ def _remedy(path: Path) -> str:
 
 
 def main() -> None:
-    """Print what has drifted; exits 1 when anything has."""
+    """Print what has drifted; exits 1 when anything has. `--write` mends the generated files."""
     started = time.monotonic()
-    found = asyncio.run(drift(sql_directory().parent))
+    write = sys.argv[1:] == ["--write"]
+    if sys.argv[1:] and not write:
+        print("usage: python -m helix.operations.drift [--write]", file=sys.stderr)
+        raise SystemExit(2)
+    found = asyncio.run(drift(sql_directory().parent, write=write))
     for line in found:
         print(line)
     took = f"{time.monotonic() - started:.1f} s"
