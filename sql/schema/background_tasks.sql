@@ -118,12 +118,14 @@ CREATE INDEX idx_tasks_scheduled_at ON background_tasks (scheduled_at) WHERE sta
 CREATE INDEX idx_tasks_worker_id ON background_tasks (worker_id) WHERE worker_id IS NOT NULL;
 -- Which leases of SQL-only workers have run out?
 CREATE INDEX background_tasks_lease_until_idx ON background_tasks (lease_until) WHERE lease_until IS NOT NULL;
--- Which tasks are of this type?
-CREATE INDEX idx_tasks_type ON background_tasks (task_type);
+-- Which tasks of this type wait, or did not end well? Left out while they run and once they are completed:
+-- every change of status writes a row into each index that holds it.
+CREATE INDEX idx_tasks_type ON background_tasks (task_type) WHERE status NOT IN ('queued', 'running', 'completed');
 -- What was enqueued between two moments? Rows lie in time order, so block ranges suffice.
 CREATE INDEX idx_tasks_created ON background_tasks USING brin (created_at) WITH (autosummarize = on);
--- Which tasks are about this (payload @> '{"document_id": ...}')?
-CREATE INDEX idx_tasks_payload ON background_tasks USING gin (payload jsonb_path_ops);
+-- Which ended tasks were about this (payload @> '{"document_id": ...}' AND completed_at IS NOT NULL)? Those that have not ended
+-- are few and found by idx_tasks_status.
+CREATE INDEX idx_tasks_payload ON background_tasks USING gin (payload jsonb_path_ops) WHERE completed_at IS NOT NULL;
 -- Which tasks are this tenant's?
 CREATE INDEX background_tasks_user_id_idx ON background_tasks (user_id) WHERE user_id IS NOT NULL;
 -- Which tasks came of this session?

@@ -538,6 +538,7 @@ DECLARE
     v_room integer;
     v_ids uuid[];
     v_free uuid[];
+    v_order uuid[];       -- the free ones in the order of the queue
     v_waited integer;     -- a lane that another claim holds
     v_round integer;
     v_pass integer;
@@ -605,13 +606,19 @@ BEGIN
                         + make_interval(secs => k.rate_period_s / k.rate_max * cardinality(v_free))
                     WHERE k.scope = 'type' AND k.name = lane.task_type AND k.rate_max IS NOT NULL;
                 END IF;
+                -- Which of them are begun: usually all. The positions are looked up in an array, for a join of two arrays' worth
+                -- of rows is planned for ten rows and compares every id with every other.
+                v_order := CASE WHEN cardinality(v_free) <= v_begin THEN v_free
+                                ELSE ARRAY(SELECT i.id FROM unnest(v_ids) WITH ORDINALITY AS i (id, place) WHERE i.id = ANY (v_free) ORDER BY i.place) END;
                 RETURN QUERY
                     UPDATE background_tasks AS t
-                    SET status = CASE WHEN f.place <= v_begin THEN 'running'::task_status ELSE 'queued' END,
+                    SET status = CASE WHEN cardinality(v_free) <= v_begin OR array_position(v_order, t.id) <= v_begin
+                                      THEN 'running'::task_status ELSE 'queued' END,
                         worker_id = p_worker_id, attempt = t.attempt + 1, fencing_token = t.fencing_token + 1, lease_until = NULL,
-                        started_at = CASE WHEN f.place <= v_begin THEN clock_timestamp() END, last_heartbeat = clock_timestamp()
-                    FROM (SELECT i.id, row_number() OVER () AS place FROM unnest(v_ids) AS i (id) WHERE i.id = ANY (v_free)) AS f
-                    WHERE t.id = ANY (v_free) AND t.id = f.id
+                        started_at = CASE WHEN cardinality(v_free) <= v_begin OR array_position(v_order, t.id) <= v_begin
+                                          THEN clock_timestamp() END,
+                        last_heartbeat = clock_timestamp()
+                    WHERE t.id = ANY (v_free)
                     RETURNING t.id, t.task_type, t.status, t.payload::text, t.config::text, t.checkpoint::text, t.user_id, t.fencing_token, t.attempt,
                               t.retry_count, t.max_retries, t.retry_delay_seconds, t.deadline, t.spend_cap_usd, t.created_at, t.correlation_id, t.parent_task_id,
                               t.lost_count;

@@ -37,18 +37,15 @@ class WorkerMetrics:
             buckets=_RUN_S,
             registry=into,
         )
+        self._children: dict[str, Histogram] = {}
 
-        self._children: dict[tuple[str, Status], tuple[Counter, Histogram]] = {}
+    def ended(self, task_type: str, status: Status, count: int) -> None:
+        """Count attempts that ended so; `pending` means they will be made again."""
+        self._ended.labels(task_type, status.value).inc(count)
 
-    def ended(self, task_type: str, status: Status, seconds: float) -> None:
-        """Count an attempt that ended; `pending` means it will be made again."""
-        key = (task_type, status)
-        children = self._children.get(key)
-        if children is None:  # finding a child by its labels costs more than counting
-            children = (
-                self._ended.labels(task_type, status.value),
-                self._seconds.labels(task_type),
-            )
-            self._children[key] = children
-        children[0].inc()
-        children[1].observe(seconds)
+    def took(self, task_type: str, seconds: float) -> None:
+        """Note how long an attempt took."""
+        child = self._children.get(task_type)
+        if child is None:  # finding a child by its label costs more than counting
+            child = self._children[task_type] = self._seconds.labels(task_type)
+        child.observe(seconds)

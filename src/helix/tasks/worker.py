@@ -15,7 +15,7 @@ import asyncio
 import os
 import random
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -43,6 +43,8 @@ LEASE_LOST = "HX001"  # SQLSTATE of helix_tasks_claim
 _HOT_S = 0.05  # after work, how long to look again by oneself …
 _HOT_PAUSE_S = 0.005  # … and how often: enqueueing notifies no oftener
 _FINISH_MAX = 1_000
+_SHORT_S = 0.02  # attempts this short are claimed while others still run …
+_AHEAD_S = 1.0  # … and handed back when these took long all the same
 # InternalClientError: asyncpg raises it on a connection whose server has just said farewell.
 _TROUBLE = (*OUTAGES, asyncpg.PostgresError, asyncpg.InternalClientError)
 
@@ -63,10 +65,17 @@ class WorkerOptions:
 
 
 class Link:
-    """A connection of its own that is made anew after it broke."""
+    """A connection of its own that is made anew after it broke.
 
-    def __init__(self, url: str, name: str, *, statement_timeout_ms: int) -> None:
+    With `batches` its statements join arrays of hundreds of ids to tables. PostgreSQL takes an
+    array for ten rows and would compare every id with every row: without nested loops it hashes.
+    """
+
+    def __init__(
+        self, url: str, name: str, *, statement_timeout_ms: int, batches: bool = False
+    ) -> None:
         self._url = url
+        self._batches = batches
         self._name = name
         self._statement_timeout_ms = statement_timeout_ms
         self._conn: Connection | None = None
@@ -76,7 +85,10 @@ class Link:
         if self._conn is None or self._conn.is_closed():
             conn = await connect(self._url, role=Role.OPERATOR, application_name=self._name)
             await conn.execute(
-                "SELECT set_config('statement_timeout', $1, false)", str(self._statement_timeout_ms)
+                "SELECT set_config('statement_timeout', $1, false),"
+                " set_config('enable_nestloop', $2, false)",
+                str(self._statement_timeout_ms),
+                "off" if self._batches else "on",
             )
             self._conn = conn
         return self._conn
@@ -113,6 +125,13 @@ class _State:
     running: dict[UUID, _Running] = field(default_factory=dict)
     ended: "deque[Outcome]" = field(default_factory=deque)
     waiting: "deque[ClaimedTask]" = field(default_factory=deque)
+    ahead: "deque[ClaimedTask]" = field(default_factory=deque)
+    """Begun, as far as the record goes, and started as soon as a running one ends."""
+    attempt_s: float = _SHORT_S
+    """How long attempts take, a moving average."""
+    ahead_since_s: float = 0.0
+    counts: "Counter[tuple[str, Status]]" = field(default_factory=Counter)
+    """Ended attempts by type and status that the metrics have not been told of."""
 
 
 class Worker:
@@ -134,6 +153,7 @@ class Worker:
         self.log = log
         self.clock = clock or SystemClock()
         self.metrics = metrics or WorkerMetrics()
+        self.metrics.running.set_function(self._count_running)
         self._now_s = self.clock.monotonic_s
         self._types = registry.names()
         self._threads = ThreadPoolExecutor(self.options.threads, thread_name_prefix="helix-task")
@@ -154,12 +174,16 @@ class Worker:
         """The id it holds tasks under; a new one after a lost lease."""
         return self._state.worker_id if self._state else None
 
+    def _count_running(self) -> int:
+        return len(self._state.running) if self._state is not None else 0
+
     def link(self, name: str) -> Link:
         """Return a connection of its own for one loop."""
         return Link(
             self.db.url,
             f"helix worker {name}",
             statement_timeout_ms=self.options.statement_timeout_ms,
+            batches=name == "finish",
         )
 
     def stop(self) -> None:
@@ -298,6 +322,8 @@ class Worker:
 
     async def _report(self, conn: Connection, state: _State) -> None:
         """Write progress, mark what is stuck, and tell handlers whose attempts are over."""
+        if state.ahead and self._now_s() - state.ahead_since_s > _AHEAD_S:
+            self._hand_back_ahead(state)
         if not state.running:
             return
         said: list[tuple[_Running, Progress]] = [
@@ -336,6 +362,12 @@ class Worker:
                 running_now.ctx.lose()
                 running_now.handle.cancel()
 
+    def _hand_back_ahead(self, state: _State) -> None:
+        """Give back what was taken ahead: the attempts before it take longer than those did."""
+        state.ended.extend(_released(task) for task in state.ahead)
+        state.ahead.clear()
+        self._finish_wake.set()
+
     async def _by_ids(
         self, conn: Connection, statement: str, state: _State, which: Sequence[_Running]
     ) -> list[asyncpg.Record]:
@@ -360,10 +392,10 @@ class Worker:
             return
         if self._unsure:
             await self._hand_back_unknown(conn, state)
-        room = self.options.concurrency - len(state.running)
+        room = self._room_of(state)
         if state.waiting and room > 0:
             await self._begin(conn, state, room)
-            room = self.options.concurrency - len(state.running)
+            room = self._room_of(state)
         suspects = 1 - sum(1 for r in state.running.values() if r.claimed.lost_count)
         started_s = self._now_s()
         try:
@@ -391,17 +423,31 @@ class Worker:
         if self._state is not state:
             return  # the lease ran out meanwhile; whoever reclaims gives these to others
         for task in claimed:
-            if task.begun:
+            if not task.begun:
+                state.waiting.append(task)
+            elif len(state.running) < self.options.concurrency:
                 self._start(state, task)
             else:
-                state.waiting.append(task)
+                if not state.ahead:
+                    state.ahead_since_s = self._now_s()
+                state.ahead.append(task)
+
+    def _room_of(self, state: _State) -> int:
+        """How many more may be begun: while attempts are short, as many again as run at once.
+
+        So the next ones are here when these have ended, and nobody waits for the database.
+        """
+        most = self.options.concurrency
+        if state.attempt_s < _SHORT_S:
+            most *= 2
+        return max(0, most - len(state.running) - len(state.ahead))
 
     async def _wait_for_room(self) -> None:
         """Wait until tasks can be taken; give others a moment to end, so that claims are larger."""
         enough = max(1, self.options.concurrency // 4)
         waited = False
         while (state := self._state) is not None and not self._stopping.is_set():
-            room = self.options.concurrency - len(state.running)
+            room = self._room_of(state)
             if len(state.ended) >= 2 * self.options.concurrency:
                 room = 0
             if room >= enough or (room > 0 and waited):
@@ -439,7 +485,6 @@ class Worker:
         ctx = TaskContext(task, worker_id=state.worker_id, db=self.db, now=self._now_s)
         handle = asyncio.create_task(self._attempt(state, task, definition, ctx))
         state.running[task.id] = _Running(task, definition, ctx, handle)
-        self.metrics.running.inc()
 
     async def _begin(self, conn: Connection, state: _State, room: int) -> None:
         chosen = [state.waiting.popleft() for _ in range(min(room, len(state.waiting)))]
@@ -460,7 +505,7 @@ class Worker:
         rows = await QUERIES.rows(conn, "attempts_held", worker_id=state.worker_id)
         known = {(r.claimed.id, r.claimed.fencing_token) for r in state.running.values()}
         known |= {(o.id, o.fencing_token) for o in state.ended}
-        known |= {(t.id, t.fencing_token) for t in state.waiting}
+        known |= {(t.id, t.fencing_token) for t in (*state.waiting, *state.ahead)}
         unknown = [row for row in rows if (row["id"], row["fencing_token"]) not in known]
         if unknown:
             outcomes = [
@@ -496,13 +541,17 @@ class Worker:
                     threads=self._threads,
                     stopping=lambda: self._killed and not ctx.lost,
                 )
+            took_s = self._now_s() - started_s
+            self.metrics.took(definition.name, took_s)
+            state.attempt_s += (took_s - state.attempt_s) / 16
             if outcome is not None:
                 state.ended.append(outcome)
                 self._finish_wake.set()
-                self.metrics.ended(definition.name, outcome.status, self._now_s() - started_s)
+                state.counts[definition.name, outcome.status] += 1
         finally:
             state.running.pop(task.id, None)
-            self.metrics.running.dec()
+            if state.ahead and self._state is state and not self._stopping.is_set():
+                self._start(state, state.ahead.popleft())
             self._room.set()
 
     # ---- finish ---------------------------------------------------------------------------------
@@ -525,6 +574,9 @@ class Worker:
         for _ in batch:
             state.ended.popleft()
         self.metrics.refused.inc(len(batch) - len(held))
+        for (task_type, status), count in state.counts.items():
+            self.metrics.ended(task_type, status, count)
+        state.counts.clear()
         self._room.set()
 
     async def _finish_singly(
@@ -570,10 +622,8 @@ class Worker:
         state, self._state = self._state, None
         if state is None:
             return
-        back = [
-            Outcome(t.id, t.fencing_token, t.attempt, Status.PENDING, counts=False)
-            for t in [*state.waiting, *(r.claimed for r in state.running.values())]
-        ]
+        held = [*state.waiting, *state.ahead, *(r.claimed for r in state.running.values())]
+        back = [_released(task) for task in held]
         try:
             async with asyncio.timeout(5):
                 conn = await link.get()
@@ -582,3 +632,7 @@ class Worker:
                 await QUERIES.run(conn, "delete_worker", id=state.worker_id)
         except _TROUBLE as exc:
             self.log.warning("worker_left_behind", worker_id=state.worker_id, error=str(exc)[:200])
+
+
+def _released(task: ClaimedTask) -> Outcome:
+    return Outcome(task.id, task.fencing_token, task.attempt, Status.PENDING, counts=False)
