@@ -4,12 +4,13 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from helix import __version__, accounts, gateway, ledger, operations, providers, tasks
@@ -36,6 +37,7 @@ class App:
         )
         self._providers = providers.build(db, settings, keyring=keyring, clock=clock)
         self._ledger = ledger.build(db)
+        counters = CollectorRegistry()
         self._gateway = gateway.build(
             db,
             settings,
@@ -43,11 +45,19 @@ class App:
             providers=self._providers,
             ledger=self._ledger,
             clock=clock,
+            counters=counters,
         )
         registry = task_registry(db)
-        self._worker = tasks.build_worker(db, registry, clock=clock)
-        self._webhooks = tasks.webhook_sender(keyring)
-        self._api = _api(self._accounts, db, registry, clock)
+        self._worker = _worker(db, registry, settings, clock, counters)
+        self._webhooks = tasks.webhook_sender(keyring, allowed_hosts=settings.webhook_host_list)
+        api_tasks = tasks.build_router(
+            db,
+            registry,
+            _task_caller(self._accounts),
+            allowed_hosts=settings.webhook_host_list,
+            secret_for=tasks.webhook_secrets(keyring),
+        )
+        self._api = _api([accounts.router(self._accounts), api_tasks], clock)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one HTTP request, or the server's start and stop."""
@@ -66,18 +76,20 @@ class App:
             for part in (self._providers, self._ledger, self._gateway):
                 await part.start()
                 stack.push_async_callback(part.stop)
-            work = asyncio.create_task(
-                tasks.run_worker(self._worker, webhooks=self._webhooks), name="helix-worker"
-            )
-            stack.push_async_callback(self._stop_worker, work)
+            if self._worker is not None:
+                work = asyncio.create_task(
+                    tasks.run_worker(self._worker, webhooks=self._webhooks), name="helix-worker"
+                )
+                stack.push_async_callback(self._stop_worker, self._worker, work)
             await send({"type": "lifespan.startup.complete"})
             await receive()
             self._gateway.begin_stop()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _stop_worker(self, work: "asyncio.Task[None]") -> None:
+    @staticmethod
+    async def _stop_worker(worker: tasks.Worker, work: "asyncio.Task[None]") -> None:
         """Let running tasks end or hand them back; a worker that failed is logged, not raised."""
-        self._worker.stop()
+        worker.stop()
         try:
             await work
         except Exception as exc:  # noqa: BLE001 - the edge of the worker
@@ -96,9 +108,29 @@ def task_registry(db: Database) -> tasks.TaskRegistry:
     return registry
 
 
-def _api(
-    people: accounts.Accounts, db: Database, registry: tasks.TaskRegistry, clock: Clock
-) -> FastAPI:
+def _worker(
+    db: Database,
+    registry: tasks.TaskRegistry,
+    settings: Settings,
+    clock: Clock,
+    counters: CollectorRegistry,
+) -> tasks.Worker | None:
+    """Return the worker that runs inside the server, if one is wanted."""
+    if not settings.worker_concurrency:
+        return None
+    options = tasks.WorkerOptions(
+        queues=settings.worker_queue_list,
+        concurrency=settings.worker_concurrency,
+        threads=settings.worker_threads,
+        lease_s=settings.worker_lease_s,
+        drain_s=settings.drain_timeout_s,
+    )
+    return tasks.build_worker(
+        db, registry, options, clock=clock, metrics=tasks.WorkerMetrics(counters)
+    )
+
+
+def _api(routers: Sequence[APIRouter], clock: Clock) -> FastAPI:
     api = FastAPI(
         title="Helix",
         version=__version__,
@@ -106,8 +138,8 @@ def _api(
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
     )
-    api.include_router(accounts.router(people))
-    api.include_router(tasks.build_router(db, registry, _task_caller(people)))
+    for router in routers:
+        api.include_router(router)
     ids = IdSource()
 
     def shown(error: HelixError, request_id: str) -> Response:

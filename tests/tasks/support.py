@@ -28,9 +28,11 @@ class ShiftedClock(SystemClock):
 
 
 def make_worker(db: Database, registry: TaskRegistry, **options: Any) -> Worker:
-    clock = options.pop("clock", None)
+    clock, metrics = options.pop("clock", None), options.pop("metrics", None)
     values = {name: getattr(QUICK, name) for name in QUICK.__slots__} | options
-    return Worker(db, registry, WorkerOptions(**values), log=get_log("test"), clock=clock)
+    return Worker(
+        db, registry, WorkerOptions(**values), log=get_log("test"), clock=clock, metrics=metrics
+    )
 
 
 @asynccontextmanager

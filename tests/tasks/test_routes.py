@@ -1,6 +1,7 @@
 """/api/tasks and /api/events over HTTP."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +23,13 @@ class Api:
 
     def __init__(self, db: Database, mine: UUID, theirs: UUID) -> None:
         registry = TaskRegistry()
-        registry.add("open", handler)
+        registry.add("open", handler, public=True)
         registry.add("inner", handler)
         self.app = FastAPI()
         self.app.add_exception_handler(HelixError, shown)
-        self.router = build_router(db, registry, self.identify, public_types=frozenset({"open"}))
+        self.router = build_router(
+            db, registry, self.identify, secret_for=lambda user: str(user).encode()
+        )
         self.app.include_router(self.router)
         self.callers = {
             "me": TaskCaller(mine),
@@ -94,6 +97,12 @@ async def test_task_is_enqueued_shown_and_steered(api: Api) -> None:
         ("me", "POST", "/tasks/dead/{id}/redrive", 404),
         ("me", "GET", "/tasks/stats", 200),
         ("me", "GET", "/tasks/dead", 200),
+        ("nobody", "GET", "/tasks/webhook-secret", 401),
+        ("me", "GET", "/tasks/webhook-secret", 200),
+        ("me", "GET", "/tasks/workers", 403),
+        ("operator", "GET", "/tasks/workers", 200),
+        ("me", "GET", "/tasks/schedules", 403),
+        ("operator", "GET", "/tasks/schedules", 200),
     ],
 )
 async def test_everyone_reaches_only_what_is_theirs(
@@ -109,6 +118,22 @@ async def test_tenant_cannot_enqueue_the_work_of_helix_itself(api: Api) -> None:
     assert (await api.call("operator", "POST", "/tasks", task_type="inner"))[0] == 201
     code, error = await api.call("me", "POST", "/tasks", task_type="open", payload={"n": "x"})
     assert (code, error["code"]) == (400, "tasks.bad_payload")
+
+
+async def test_each_tenant_is_told_the_key_of_its_own_webhooks(api: Api) -> None:
+    _, mine = await api.call("me", "GET", "/tasks/webhook-secret")
+    _, theirs = await api.call("other", "GET", "/tasks/webhook-secret")
+    assert mine["secret"] != theirs["secret"]
+    assert bytes.fromhex(mine["secret"]).decode() == str(api.callers["me"].user_id)
+
+
+async def test_unique_key_cap_and_order_are_taken_over_http(api: Api) -> None:
+    body = {"task_type": "open", "unique_key": "one", "spend_cap_usd": "1.25"}
+    _, first = await api.call("me", "POST", "/tasks", **body)
+    _, again = await api.call("me", "POST", "/tasks", **body)
+    assert (first["id"], Decimal(first["spend_cap_usd"])) == (again["id"], Decimal("1.25"))
+    _, after = await api.call("me", "POST", "/tasks", task_type="open", after=[first["id"]])
+    assert after["blocked_by"] == 1
 
 
 async def read_stream(api: Api, who: str, path: str, last_id: str | None, count: int) -> list[Any]:

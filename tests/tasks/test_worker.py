@@ -8,11 +8,13 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from helix.core.db import Database
 from helix.tasks import (
     GiveUp,
     HeldWhile,
+    Keeper,
     LeaseLost,
     Priority,
     RetryLater,
@@ -20,6 +22,7 @@ from helix.tasks import (
     TaskContext,
     TaskRegistry,
     Unique,
+    WorkerMetrics,
     cancel,
     enqueue,
     enqueue_many,
@@ -28,6 +31,7 @@ from helix.tasks import (
     pause_scope,
     resume,
     resume_scope,
+    samples_of,
 )
 from tests.tasks.support import (
     ShiftedClock,
@@ -611,3 +615,97 @@ async def test_prefetched_tasks_are_queued_until_there_is_room(
         await signals["done"].wait()
     async with operator(db) as conn:
         assert await events(conn, made[2].id) == ["created", "queued", "started", "completed"]
+
+
+async def test_tasks_taken_ahead_are_handed_back_when_those_before_take_long(
+    db: Database, registry: TaskRegistry, signals: Signals
+) -> None:
+    quick = 60
+    running = 0
+
+    @registry.task("mixed")
+    async def mixed(ctx: TaskContext, payload: dict[str, int]) -> None:
+        nonlocal quick, running
+        if quick > 0:
+            quick -= 1
+            if quick == 0:
+                signals["quick"].set()
+            return
+        running += 1
+        if running == 2:
+            signals["both"].set()
+        await signals["go"].wait()
+
+    clock = ShiftedClock()
+    async with operator(db) as conn:
+        await enqueue_many(conn, [mixed.new()] * 60)
+    async with working(make_worker(db, registry, concurrency=2, clock=clock)):
+        await signals["quick"].wait()
+        async with operator(db) as conn:
+            slow = await enqueue_many(conn, [mixed.new()] * 8)
+        await signals["both"].wait()
+        clock.ahead_s += 2
+        for task in slow[2:]:
+            await until_status(db, task.id, "pending")
+        assert running == 2
+        signals["go"].set()
+        for task in slow:
+            await until_status(db, task.id, "completed")
+    async with operator(db) as conn:
+        assert (await events(conn, slow[7].id))[-2:] == ["started", "completed"]
+
+
+async def test_worker_writes_down_what_it_uses_while_a_task_runs_long(
+    db: Database, registry: TaskRegistry, signals: Signals
+) -> None:
+    @registry.task("heavy")
+    async def heavy(ctx: TaskContext, payload: dict[str, int]) -> None:
+        await signals["go"].wait()
+
+    task_id = await put(db, heavy.new())
+    async with working(make_worker(db, registry, sample_s=0.02)):
+        found: list[dict[str, Any]] = []
+        while not found:
+            async with operator(db) as conn:
+                found = await samples_of(conn, task_id=task_id)
+        signals["go"].set()
+    assert found[0]["memory_rss_bytes"] > 10_000_000
+    assert found[0]["cpu_percent"] >= 0
+    assert found[0]["thread_count"] >= 1
+
+
+async def test_worker_takes_only_from_the_queues_it_is_told(
+    db: Database, registry: TaskRegistry, signals: Signals
+) -> None:
+    @registry.task("told")
+    async def told(ctx: TaskContext, payload: dict[str, str]) -> None:
+        signals[payload["name"]].set()
+
+    other = await put(db, told.new({"name": "other"}, queue="other"))
+    mine = await put(db, told.new({"name": "mine"}, queue="mine"))
+    async with working(make_worker(db, registry, queues=("mine",))):
+        await signals["mine"].wait()
+    assert (await seen(db, mine)).status == "completed"
+    assert (await seen(db, other)).status == "pending"
+
+
+async def test_metrics_tell_what_waits_and_what_ended(
+    db: Database, registry: TaskRegistry, signals: Signals
+) -> None:
+    @registry.task("counted")
+    async def counted(ctx: TaskContext, payload: dict[str, str]) -> None:
+        signals["done"].set()
+
+    await put(db, counted.new(queue="later", scheduled_at=datetime.now(UTC) + timedelta(hours=1)))
+    await put(db, counted.new())
+    counters = CollectorRegistry()
+    worker = make_worker(db, registry, metrics=WorkerMetrics(counters))
+    held = {"queue": "later", "task_type": "counted", "status": "pending"}
+    async with working(worker):
+        await signals["done"].wait()
+        async with operator(db) as conn:
+            await Keeper(worker)._count(conn)
+    assert counters.get_sample_value("helix_tasks_held", held) == 1
+    ended = {"task_type": "counted", "status": "completed"}
+    assert counters.get_sample_value("helix_tasks_attempts_total", ended) == 1
+    assert counters.get_sample_value("helix_tasks_running") == 0

@@ -84,6 +84,22 @@ class Settings(BaseModel):
     key_cache_s: float = Field(
         default=1.0, gt=0, le=1.0, description="How long a checked key is believed."
     )
+    worker_concurrency: int = Field(
+        default=50, ge=0, le=10_000, description="Tasks `helix up` runs at a time; 0: none."
+    )
+    worker_threads: int = Field(
+        default=8, ge=1, le=1_000, description="Threads for handlers that are not coroutines."
+    )
+    worker_queues: str = Field(
+        default="", description="Queues `helix up` takes tasks from, with commas; all if empty."
+    )
+    worker_lease_s: float = Field(
+        default=30.0, ge=1, le=3_600, description="Silence after which a worker counts as dead."
+    )
+    webhook_hosts: str = Field(
+        default="",
+        description="Private hosts (or host:port) that webhooks may reach, with commas.",
+    )
     drain_timeout_s: float = Field(
         default=25.0, gt=0, le=300, description="Longest a stopping server waits for its calls."
     )
@@ -162,6 +178,16 @@ class Settings(BaseModel):
         """HELIX_HOME as an absolute path."""
         return Path(os.path.abspath(self.home.expanduser()))  # noqa: PTH100 - keeps symlinks
 
+    @property
+    def webhook_host_list(self) -> tuple[str, ...]:
+        """HELIX_WEBHOOK_HOSTS as its parts."""
+        return _parts(self.webhook_hosts)
+
+    @property
+    def worker_queue_list(self) -> tuple[str, ...] | None:
+        """HELIX_WORKER_QUEUES as its parts; None is every queue."""
+        return _parts(self.worker_queues) or None
+
     def external_url(self) -> str | None:
         """The URL of the outside database, or None in the embedded mode.
 
@@ -198,6 +224,10 @@ class Settings(BaseModel):
             Role.RECORDER: replace(bounds, kept=1, maximum=4),
             Role.OPERATOR: replace(bounds, kept=0, maximum=4),
         }
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _known_names() -> set[str]:

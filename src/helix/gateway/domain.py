@@ -2,6 +2,8 @@
 
 import secrets
 
+from prometheus_client import CollectorRegistry
+
 from helix import __version__
 from helix.accounts import Accounts
 from helix.core.clock import Clock, SystemClock
@@ -47,9 +49,10 @@ class Gateway:
         ledger: Ledger,
         clock: Clock,
         sweep: SweepTimes,
+        counters: CollectorRegistry | None,
     ) -> None:
         lease = secrets.randbelow(1 << 52) + 1  # exact also where JSON numbers are doubles
-        store, metrics = Store(), Metrics()
+        store, metrics = Store(), Metrics(counters)
         self._clock = clock
         self._drain_timeout_s = settings.drain_timeout_s
         self._recorder = Recorder(
@@ -138,8 +141,9 @@ def build(
     ledger: Ledger,
     clock: Clock | None = None,
     sweep: SweepTimes | None = None,
+    counters: CollectorRegistry | None = None,
 ) -> Gateway:
-    """Put the domain together."""
+    """Put the domain together; /metrics tells what `counters` holds, others' counts included."""
     return Gateway(
         db=db,
         settings=settings,
@@ -148,4 +152,5 @@ def build(
         ledger=ledger,
         clock=clock or SystemClock(),
         sweep=sweep or SweepTimes(),
+        counters=counters,
     )

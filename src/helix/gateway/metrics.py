@@ -1,4 +1,7 @@
-"""What the gateway counts, in a registry of its own; labels never hold what a client can choose."""
+"""What the gateway counts, and the page that tells it.
+
+Labels never hold what a client can choose.
+"""
 
 from collections.abc import Callable
 
@@ -13,8 +16,8 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1_024)
 class Metrics:
     """Counters and histograms of one gateway."""
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._registry = CollectorRegistry() if registry is None else registry
         registry = self._registry
         self._calls = Counter(
             "helix_calls", "Calls ended.", ("provider", "outcome"), registry=registry

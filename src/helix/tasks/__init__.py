@@ -11,6 +11,7 @@ from helix.tasks.errors import (
     BadTask,
     DependencyEnded,
     LeaseLost,
+    OperatorOnly,
     PayloadTooLarge,
     TaskNotFound,
     TaskTypeUnknown,
@@ -24,7 +25,7 @@ from helix.tasks.metrics import WorkerMetrics
 from helix.tasks.policy import RetryPolicy
 from helix.tasks.registry import TaskDefinition, TaskRegistry
 from helix.tasks.routes import TaskCaller, build_router
-from helix.tasks.running import build_worker, run_worker, webhook_sender
+from helix.tasks.running import build_worker, run_worker, webhook_secrets, webhook_sender
 from helix.tasks.service import (
     attempts_of,
     cancel,
@@ -41,6 +42,8 @@ from helix.tasks.service import (
     resume,
     resume_scope,
     retry,
+    samples_of,
+    schedules,
     stats,
     workers,
 )
@@ -78,6 +81,7 @@ __all__ = [
     "Keeper",
     "LeaseLost",
     "NewTask",
+    "OperatorOnly",
     "Outcome",
     "PayloadTooLarge",
     "Priority",
@@ -121,7 +125,10 @@ __all__ = [
     "resume_scope",
     "retry",
     "run_worker",
+    "samples_of",
+    "schedules",
     "stats",
+    "webhook_secrets",
     "webhook_sender",
     "workers",
 ]

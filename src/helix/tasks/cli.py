@@ -18,9 +18,10 @@ from rich.table import Table
 from helix.core.config import load_settings
 from helix.core.db import OUTAGES, Connection, Role, connect
 from helix.core.errors import Misuse, Unavailable
-from helix.core.instance import locate
+from helix.core.instance import load_keyring, locate
 from helix.tasks import service
 from helix.tasks.feed import BEGINNING, EventFeed, Mark
+from helix.tasks.running import webhook_secrets
 from helix.tasks.types import Status, TaskId
 
 __all__ = ["main"]
@@ -146,23 +147,29 @@ def list_tasks(  # noqa: PLR0917 - options, given by name
 
 @app.command()
 def show(task_id: UUID, as_json: Json = False, home: Home = None) -> None:
-    """Show a task, its attempts and its events."""
+    """Show a task, its attempts, its events and what its worker used."""
 
-    async def work(conn: Connection) -> tuple[Any, Any, Any]:
+    async def work(conn: Connection) -> tuple[Any, Any, Any, Any]:
         task = await service.get_task(conn, task_id=TaskId(task_id))
         return (
             task,
             await service.attempts_of(conn, task_id=TaskId(task_id)),
             await service.events_of(conn, task_id=TaskId(task_id)),
+            await service.samples_of(conn, task_id=TaskId(task_id)),
         )
 
-    task, attempts, events = _with_operator(home, work)
+    task, attempts, events, samples = _with_operator(home, work)
     if as_json:
-        _line({**_fields(task), "attempts": attempts, "events": [_fields(e) for e in events]})
+        happened = [_fields(e) for e in events]
+        _line({**_fields(task), "attempts": attempts, "events": happened, "resources": samples})
         return
     _table(("field", "value"), [{"field": k, "value": v} for k, v in _fields(task).items()])
     _table(("attempt", "event_type", "duration_ms", "worker_id", "error_message"), attempts)
     _table(("created_at", "event_type", "data"), [_fields(e) for e in events])
+    if samples:
+        _table(
+            ("sampled_at", "cpu_percent", "memory_rss_bytes", "open_fds", "thread_count"), samples
+        )
 
 
 @app.command()
@@ -325,3 +332,24 @@ def workers(as_json: Json = False, home: Home = None) -> None:
     """List the living workers."""
     found = _with_operator(home, service.workers)
     _show(("id", "queues", "concurrency", "heartbeat_at", "lease_until"), found, as_json=as_json)
+
+
+@app.command()
+def schedules(as_json: Json = False, home: Home = None) -> None:
+    """List what runs by the clock, and when next."""
+    found = _with_operator(home, service.schedules)
+    columns = ("name", "task_type", "cron", "time_zone", "enabled", "next_run_at", "last_run_at")
+    _show(columns, found, as_json=as_json)
+
+
+@app.command("webhook-secret")
+def webhook_secret_command(
+    user_id: Annotated[
+        UUID | None, typer.Option("--user", help="A tenant; without it Helix's own tasks.")
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Print the key, in hexadecimal, that webhooks are signed with (HMAC-SHA256)."""
+    settings = load_settings(os.environ, home=home)
+    locate(settings)
+    print(webhook_secrets(load_keyring(settings))(user_id).hex())

@@ -76,7 +76,12 @@ def worker(  # noqa: PLR0917 - options, given by name
             loop.add_signal_handler(number, runner.stop)
         print(f"worker for {len(found.names())} types of task; Ctrl-C stops it", file=sys.stderr)
         try:
-            await run_worker(runner, webhooks=webhook_sender(load_keyring(settings)))
+            await run_worker(
+                runner,
+                webhooks=webhook_sender(
+                    load_keyring(settings), allowed_hosts=settings.webhook_host_list
+                ),
+            )
         finally:
             await db.close()
 

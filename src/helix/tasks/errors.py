@@ -1,6 +1,6 @@
 """What the task queue refuses, and why."""
 
-from helix.core.errors import BadInput, Conflict, Misuse, NotFound, TooLarge
+from helix.core.errors import BadInput, Conflict, Forbidden, Misuse, NotFound, TooLarge
 
 __all__ = [
     "BadPayload",
@@ -8,6 +8,7 @@ __all__ = [
     "BadTask",
     "DependencyEnded",
     "LeaseLost",
+    "OperatorOnly",
     "PayloadTooLarge",
     "TaskNotFound",
     "TaskTypeUnknown",
@@ -26,6 +27,15 @@ class TaskTypeUnknown(NotFound):
     """No handler is registered under this name."""
 
     code = "tasks.type_unknown"
+
+
+class OperatorOnly(Forbidden):
+    """Only an admin may see this: it tells of all tenants."""
+
+    code = "tasks.operator_only"
+
+    def __init__(self) -> None:
+        super().__init__("this tells of all tenants: it needs an admin's key")
 
 
 class WrongState(Conflict):

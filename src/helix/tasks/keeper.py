@@ -36,6 +36,8 @@ _RIPEN_MAX = 1_000
 _TRIM_MAX = 20_000
 _SCHEDULES_MAX = 100
 _DELIVERIES_MAX = 20
+_COUNT_S = 15.0
+_COUNT_SHARE = 100  # counting a long queue takes time: it waits a hundred times as long after
 
 
 async def sync_schedules(conn: Connection, registry: TaskRegistry, *, now: datetime) -> None:
@@ -118,6 +120,7 @@ class Keeper:
         self._spend = spend
         self._webhooks = webhooks
         self._rounds = 0
+        self._count_at_s = 0.0
 
     async def run(self) -> None:
         """Keep the queue in order until cancelled."""
@@ -174,8 +177,20 @@ class Keeper:
         async with conn.transaction():
             row = await QUERIES.row(conn, "trim_queue", max_count=_TRIM_MAX)
             await QUERIES.run(conn, "expire_unique_keys")
+        await self._count(conn)
         busy = row is not None and row["deleted"] >= _TRIM_MAX
         await asyncio.sleep(1.0 if busy else 10.0)
+
+    async def _count(self, conn: Connection) -> None:
+        """Tell the metrics what waits."""
+        started_s = self._worker.clock.monotonic_s()
+        if started_s < self._count_at_s:
+            return
+        rows = await QUERIES.rows(conn, "queue_stats")
+        now = await one(conn, "database_time")
+        self._worker.metrics.queue(rows, now=now["now"])
+        took_s = self._worker.clock.monotonic_s() - started_s
+        self._count_at_s = started_s + max(_COUNT_S, _COUNT_SHARE * took_s)
 
 
 async def deliver_due(conn: Connection, sender: WebhookSender) -> None:

@@ -1,5 +1,9 @@
 """What workers count, for Prometheus."""
 
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from helix.tasks.types import Status
@@ -37,11 +41,36 @@ class WorkerMetrics:
             buckets=_RUN_S,
             registry=into,
         )
+        self._waiting = Gauge(
+            "helix_tasks_held",
+            "Tasks that have not ended, as last counted",
+            ["queue", "task_type", "status"],
+            registry=into,
+        )
+        self._overdue = Gauge(
+            "helix_tasks_overdue_seconds",
+            "Age of the oldest due task that waits, as last counted",
+            ["queue"],
+            registry=into,
+        )
         self._children: dict[str, Histogram] = {}
 
     def ended(self, task_type: str, status: Status, count: int) -> None:
         """Count attempts that ended so; `pending` means they will be made again."""
         self._ended.labels(task_type, status.value).inc(count)
+
+    def queue(self, rows: Iterable[Mapping[str, Any]], *, now: datetime) -> None:
+        """Take over the counts of `queue_stats`; what is no longer there disappears."""
+        self._waiting.clear()
+        self._overdue.clear()
+        oldest: dict[str, float] = {}
+        for row in rows:
+            self._waiting.labels(row["queue"], row["task_type"], row["status"]).set(row["tasks"])
+            if row["status"] == Status.PENDING.value:
+                age_s = max(0.0, (now - row["oldest_due_at"]).total_seconds())
+                oldest[row["queue"]] = max(age_s, oldest.get(row["queue"], 0.0))
+        for name, age_s in oldest.items():
+            self._overdue.labels(name).set(age_s)
 
     def took(self, task_type: str, seconds: float) -> None:
         """Note how long an attempt took."""

@@ -246,6 +246,20 @@ WITH moved AS (
 INSERT INTO task_events (task_id, user_id, event_type, data)
 SELECT id, user_id, 'task.progress', jsonb_strip_nulls(jsonb_build_object('percent', progress, 'message', progress_message)) FROM moved;
 
+-- name: insert_samples
+-- What the worker's process uses while these tasks run; those deleted meanwhile are left out. Index: background_tasks_pkey.
+INSERT INTO task_resource_snapshots (task_id, worker_id, cpu_percent, memory_rss_bytes, memory_percent, io_read_bytes, io_write_bytes,
+                                     open_fds, thread_count)
+SELECT x.id, :worker_id, x.cpu, x.rss, x.memory, x.reads, x.writes, x.fds, x.threads
+FROM unnest(:ids::uuid[], :cpu_percents::double precision[], :rss::bigint[], :memory_percents::double precision[], :reads::bigint[],
+            :writes::bigint[], :fds::integer[], :threads::integer[]) AS x (id, cpu, rss, memory, reads, writes, fds, threads)
+WHERE EXISTS (SELECT FROM background_tasks AS t WHERE t.id = x.id);
+
+-- name: samples_of_task
+-- Index: task_resource_snapshots_task_id_sampled_at_idx.
+SELECT sampled_at, worker_id, cpu_percent, memory_rss_bytes, memory_percent, io_read_bytes, io_write_bytes, open_fds, thread_count
+FROM task_resource_snapshots WHERE task_id = :task_id ORDER BY sampled_at DESC LIMIT :max_count;
+
 -- name: mark_stuck
 -- Index: background_tasks_pkey. Locks: the tasks.
 UPDATE background_tasks AS t SET status = 'stuck'

@@ -36,7 +36,8 @@ class TaskDefinition:
     """A type of task: its handler and the rules it runs by.
 
     `concurrency_max` and `rate` (tasks, seconds) hold over all workers together. A running task
-    that reports no progress for `stuck_after_s` is marked stuck; None never marks.
+    that reports no progress for `stuck_after_s` is marked stuck; None never marks. Tenants may
+    enqueue a type over HTTP when it is `public`: the others do Helix's own work.
     """
 
     name: str
@@ -52,6 +53,7 @@ class TaskDefinition:
     rate: tuple[int, float] | None = None
     spend_cap_usd: Decimal | None = None
     dead_letter: bool = True
+    public: bool = False
     decoder: "msgspec.json.Decoder[Any]" = field(default_factory=msgspec.json.Decoder, repr=False)
 
     def decode(self, payload: str) -> Any:

@@ -1,8 +1,9 @@
 """/api/tasks and /api/events: look at tasks, steer them, and watch what happens as it happens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,10 +14,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from helix.core.db import Connection, Database, Role
 from helix.tasks import service
-from helix.tasks.errors import TaskTypeUnknown
+from helix.tasks.errors import OperatorOnly, TaskTypeUnknown
 from helix.tasks.feed import BEGINNING, EventFeed, Mark
 from helix.tasks.registry import TaskRegistry
-from helix.tasks.types import NewTask, Priority, Status, TaskId
+from helix.tasks.types import NewTask, Priority, Status, TaskId, Unique
 
 __all__ = ["TaskCaller", "build_router"]
 
@@ -45,6 +46,9 @@ class TaskBody(BaseModel):
     scheduled_at: AwareDatetime | None = None
     deadline: AwareDatetime | None = None
     tags: list[str] = Field(default_factory=list, max_length=50)
+    unique_key: str | None = Field(default=None, min_length=1, max_length=255)
+    after: list[UUID] = Field(default_factory=list, max_length=100)
+    spend_cap_usd: Decimal | None = Field(default=None, gt=0, max_digits=18, decimal_places=9)
     webhook_url: str | None = Field(default=None, max_length=2_048)
     webhook_events: list[str] | None = Field(default=None, max_length=20)
 
@@ -54,12 +58,13 @@ def build_router(
     registry: TaskRegistry,
     identify: Callable[[Request], Awaitable[TaskCaller]],
     *,
-    allowed_hosts: tuple[str, ...] = (),
-    public_types: frozenset[str] = frozenset(),
+    allowed_hosts: Sequence[str] = (),
+    secret_for: Callable[[UUID | None], bytes],
 ) -> APIRouter:
     """Return the routes. `identify` authenticates a request and checks the scope `tasks`.
 
-    Tenants may enqueue `public_types` only: other types do Helix's own work.
+    Tenants may enqueue the registry's public types only. `secret_for` gives the key that a
+    tenant's webhooks are signed with.
     """
     api = APIRouter(prefix="/api", tags=["tasks"])
     Caller = Annotated[TaskCaller, Depends(identify)]  # noqa: N806 - a type
@@ -68,6 +73,11 @@ def build_router(
         if caller.operator:
             return db.transaction(Role.OPERATOR)
         return db.transaction(Role.APP, tenant=caller.user_id)
+
+    def for_operator(caller: TaskCaller) -> TaskCaller:
+        if not caller.operator:
+            raise OperatorOnly
+        return caller
 
     async def acted(conn: Connection, task_id: TaskId) -> Response:
         return _json(await service.get_task(conn, task_id=task_id))
@@ -98,9 +108,9 @@ def build_router(
     @api.post("/tasks", status_code=201)
     async def enqueue(body: TaskBody, caller: Caller) -> Response:
         """Enqueue a task of a type that is open to tenants."""
-        if not caller.operator and body.task_type not in public_types:
-            raise TaskTypeUnknown(f"tasks of type {body.task_type!r} cannot be enqueued here")
         definition = registry.get(body.task_type)
+        if not (caller.operator or definition.public):
+            raise TaskTypeUnknown(f"tasks of type {body.task_type!r} cannot be enqueued here")
         definition.decode(msgspec.json.encode(body.payload).decode())
         new: NewTask = definition.new(
             body.payload,
@@ -108,6 +118,9 @@ def build_router(
             scheduled_at=body.scheduled_at,
             deadline=body.deadline,
             tags=tuple(body.tags),
+            unique=Unique(body.unique_key) if body.unique_key is not None else None,
+            after=tuple(TaskId(task_id) for task_id in body.after),
+            **({} if body.spend_cap_usd is None else {"spend_cap_usd": body.spend_cap_usd}),
             webhook_url=body.webhook_url,
             webhook_events=tuple(body.webhook_events) if body.webhook_events else None,
             user_id=caller.user_id,
@@ -122,6 +135,23 @@ def build_router(
         """Count the tasks that have not ended, by queue, type and state."""
         async with work(caller) as conn:
             return _json({"data": await service.stats(conn)})
+
+    @api.get("/tasks/workers")
+    async def workers(caller: Caller) -> Response:
+        """List the living workers; for operators."""
+        async with work(for_operator(caller)) as conn:
+            return _json({"data": await service.workers(conn)})
+
+    @api.get("/tasks/schedules")
+    async def schedules(caller: Caller) -> Response:
+        """List what runs by the clock, and when next; for operators."""
+        async with work(for_operator(caller)) as conn:
+            return _json({"data": await service.schedules(conn)})
+
+    @api.get("/tasks/webhook-secret")
+    async def webhook_secret(caller: Caller) -> Response:
+        """Return the key, in hexadecimal, that the caller's webhooks are signed with."""
+        return _json({"algorithm": "hmac-sha256", "secret": secret_for(caller.user_id).hex()})
 
     @api.get("/tasks/dead")
     async def dead(
@@ -143,11 +173,13 @@ def build_router(
 
     @api.get("/tasks/{task_id}")
     async def show(task_id: UUID, caller: Caller) -> Response:
-        """Show a task with its finished attempts."""
+        """Show a task with its finished attempts and the newest samples of what it used."""
         async with work(caller) as conn:
             task = await service.get_task(conn, task_id=TaskId(task_id))
             attempts = await service.attempts_of(conn, task_id=TaskId(task_id))
-        return _json({**msgspec.to_builtins(task, str_keys=True), "attempts": attempts})
+            samples = await service.samples_of(conn, task_id=TaskId(task_id))
+        shown = msgspec.to_builtins(task, str_keys=True)
+        return _json({**shown, "attempts": attempts, "resources": samples})
 
     @api.post("/tasks/{task_id}/cancel")
     async def cancel(task_id: UUID, caller: Caller) -> Response:

@@ -1,7 +1,7 @@
 """A worker with everything it needs, from one call: for `helix worker` and inside `helix up`."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from uuid import UUID
 
@@ -16,19 +16,20 @@ from helix.tasks.registry import TaskRegistry
 from helix.tasks.webhooks import WebhookSender
 from helix.tasks.worker import Worker, WorkerOptions
 
-__all__ = ["build_worker", "run_worker", "webhook_sender"]
+__all__ = ["build_worker", "run_worker", "webhook_secrets", "webhook_sender"]
 
 WEBHOOK_PURPOSE = "helix webhook signatures"
 
 
-def webhook_sender(keyring: Keyring, *, allowed_hosts: Collection[str] = ()) -> WebhookSender:
-    """Return a sender that signs with secrets derived from the instance's newest key."""
+def webhook_secrets(keyring: Keyring) -> Callable[[UUID | None], bytes]:
+    """Return what tells a tenant's signing key (None: Helix's own), from the newest master key."""
     _, master = keyring.derived(WEBHOOK_PURPOSE)[0]
+    return lambda user_id: webhook_secret(master, user_id)
 
-    def secret_for(user_id: UUID | None) -> bytes:
-        return webhook_secret(master, user_id)
 
-    return WebhookSender(secret_for, allowed_hosts=allowed_hosts)
+def webhook_sender(keyring: Keyring, *, allowed_hosts: Collection[str] = ()) -> WebhookSender:
+    """Return a sender that signs with `webhook_secrets`."""
+    return WebhookSender(webhook_secrets(keyring), allowed_hosts=allowed_hosts)
 
 
 def build_worker(

@@ -56,12 +56,15 @@ __all__ = [
     "resume",
     "resume_scope",
     "retry",
+    "samples_of",
+    "schedules",
     "stats",
     "workers",
 ]
 
 PAYLOAD_BYTES_MAX = 1_000_000
 BATCH_MAX = 100_000
+SAMPLES_MAX = 20
 PAGE_MAX = 1_000
 RETRIES_MAX = 1_000
 DEPENDENCIES_MAX = 1_000
@@ -242,6 +245,16 @@ async def attempts_of(conn: Connection, *, task_id: TaskId) -> list[dict[str, An
     return [dict(row) for row in await QUERIES.rows(conn, "attempts_of_task", task_id=task_id)]
 
 
+async def samples_of(
+    conn: Connection, *, task_id: TaskId, max_count: int = SAMPLES_MAX
+) -> list[dict[str, Any]]:
+    """Return the newest samples of what a task's worker used while it ran; see resources.py."""
+    rows = await QUERIES.rows(
+        conn, "samples_of_task", task_id=task_id, max_count=min(max_count, PAGE_MAX)
+    )
+    return [dict(row) for row in rows]
+
+
 async def events_of(
     conn: Connection, *, task_id: TaskId, after: UUID | None = None, max_count: int = PAGE_MAX
 ) -> list[Event]:
@@ -366,6 +379,11 @@ async def resume_scope(conn: Connection, *, scope: Literal["queue", "type"], nam
 async def stats(conn: Connection) -> list[dict[str, Any]]:
     """Return how many tasks are in each state that has not ended, by queue and type."""
     return [dict(row) for row in await QUERIES.rows(conn, "queue_stats")]
+
+
+async def schedules(conn: Connection) -> list[dict[str, Any]]:
+    """Return what runs by the clock, by name. Needs the operator's role."""
+    return [dict(row) for row in await QUERIES.rows(conn, "schedules")]
 
 
 async def workers(conn: Connection) -> list[dict[str, Any]]:

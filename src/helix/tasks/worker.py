@@ -33,6 +33,7 @@ from helix.core.log import Log
 from helix.tasks.attempt import TaskContext, failure, run_attempt
 from helix.tasks.metrics import WorkerMetrics
 from helix.tasks.registry import TaskDefinition, TaskRegistry
+from helix.tasks.resources import Usage, read_usage, sample_between
 from helix.tasks.store import QUERIES, claim, finish
 from helix.tasks.types import ClaimedTask, Outcome, Progress, Status, WorkerId
 
@@ -43,6 +44,7 @@ LEASE_LOST = "HX001"  # SQLSTATE of helix_tasks_claim
 _HOT_S = 0.05  # after work, how long to look again by oneself …
 _HOT_PAUSE_S = 0.005  # … and how often: enqueueing notifies no oftener
 _FINISH_MAX = 1_000
+_SAMPLED_MAX = 100  # running tasks whose use of the process is written down at a time
 _SHORT_S = 0.02  # attempts this short are claimed while others still run …
 _AHEAD_S = 1.0  # … and handed back when these took long all the same
 # InternalClientError: asyncpg raises it on a connection whose server has just said farewell.
@@ -60,6 +62,7 @@ class WorkerOptions:
     lease_s: float = 30.0
     control_s: float = 1.0
     poll_s: float = 1.0
+    sample_s: float = 15.0
     drain_s: float = 25.0
     statement_timeout_ms: int = 60_000
 
@@ -113,7 +116,9 @@ class _Running:
     definition: TaskDefinition
     ctx: TaskContext
     handle: "asyncio.Task[None]"
+    began_s: float
     stuck: bool = False
+    first_usage: Usage | None = None
 
 
 @dataclass(slots=True)
@@ -166,6 +171,7 @@ class Worker:
         self._unsure = False
         self._worked_at_s = 0.0
         self._announced = False
+        self._usage: Usage | None = None
         self.ready = asyncio.Event()
         """Set once the worker is registered and listens."""
 
@@ -268,6 +274,7 @@ class Worker:
                 renew_at_s = asked_at_s + self.options.lease_s / 6
             if self._state is not None:
                 await self._report(conn, self._state)
+                await self._sample(conn, self._state)
             await asyncio.sleep(self.options.control_s)
 
     def _on_notify(self, *_: object) -> None:
@@ -361,6 +368,35 @@ class Worker:
             if running_now is not None and not running_now.ctx.done_in_transaction:
                 running_now.ctx.lose()
                 running_now.handle.cancel()
+
+    async def _sample(self, conn: Connection, state: _State) -> None:
+        """Write down, every `sample_s`, what the process uses while tasks have run that long."""
+        last, now_s = self._usage, self._now_s()
+        if last is not None and now_s - last.at_s < self.options.sample_s:
+            return
+        long = [r for r in state.running.values() if now_s - r.began_s >= self.options.sample_s]
+        if not long and last is not None and not state.running:
+            return
+        usage = self._usage = await asyncio.to_thread(read_usage, now_s)
+        for running in state.running.values():
+            running.first_usage = running.first_usage or usage
+        if last is None or not long:
+            return
+        chosen = sorted(long, key=lambda r: r.began_s)[:_SAMPLED_MAX]
+        samples = [sample_between(r.first_usage or usage, last, usage) for r in chosen]
+        await QUERIES.run(
+            conn,
+            "insert_samples",
+            worker_id=state.worker_id,
+            ids=[r.claimed.id for r in chosen],
+            cpu_percents=[s.cpu_percent for s in samples],
+            rss=[s.rss_bytes for s in samples],
+            memory_percents=[s.memory_percent for s in samples],
+            reads=[s.read_bytes for s in samples],
+            writes=[s.write_bytes for s in samples],
+            fds=[s.open_fds for s in samples],
+            threads=[s.threads for s in samples],
+        )
 
     def _hand_back_ahead(self, state: _State) -> None:
         """Give back what was taken ahead: the attempts before it take longer than those did."""
@@ -484,7 +520,7 @@ class Worker:
         definition = self.registry.get(task.task_type)
         ctx = TaskContext(task, worker_id=state.worker_id, db=self.db, now=self._now_s)
         handle = asyncio.create_task(self._attempt(state, task, definition, ctx))
-        state.running[task.id] = _Running(task, definition, ctx, handle)
+        state.running[task.id] = _Running(task, definition, ctx, handle, self._now_s())
 
     async def _begin(self, conn: Connection, state: _State, room: int) -> None:
         chosen = [state.waiting.popleft() for _ in range(min(room, len(state.waiting)))]
