@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test lint types imports drift check lock schema diagram generate \
-	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill bench-tasks rig-tasks clean
+	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill bench-tasks rig-tasks rig-tasks-queue clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench-tasks: setup ## the queue beside its peers (BENCH=short: under 5 minutes)
 
 rig-tasks: setup ## kill -9 of workers and PostgreSQL under load
 	@$(BIN)/python -m rigs.tasks_kill $(ARGS)
+
+rig-tasks-queue: setup ## double claims, clocks, poison, silence, lost notifications
+	@$(BIN)/python -m rigs.tasks_queue $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -12,6 +12,7 @@ acknowledged:
     doubled     with two effects, or two completed attempts             must be 0
     stale       effect of another attempt than the one that completed   must be 0
     reclaim     from the kill of a worker to its tasks' being given back, at most lease + 5 s
+                (30 s in the short form, which runs wherever CI does)
 
 The same with workers that write without holding their attempt must show faults (positive control),
 or the rig proves nothing.
@@ -243,7 +244,7 @@ async def experiment(*, kills: int, restarts: int, seed: int, control: bool) -> 
         return verdict
 
 
-async def run(*, kills: int, restarts: int, seed: int) -> bool:
+async def run(*, kills: int, restarts: int, seed: int, slack_s: float) -> bool:
     """Run the experiment and its control; whether both said what they must."""
     say(f"{facts()}")
     control = await experiment(kills=max(8, kills // 10), restarts=0, seed=seed, control=True)
@@ -255,7 +256,7 @@ async def run(*, kills: int, restarts: int, seed: int) -> bool:
     return (
         noticed > 0
         and not any(found[name] for name in faults)
-        and found["reclaim_s"] <= LEASE_S + 5
+        and found["reclaim_s"] <= LEASE_S + slack_s
     )
 
 
@@ -268,7 +269,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=4)
     given = parser.parse_args()
     kills, restarts = (10, 1) if given.short else (given.kills, given.restarts)
-    good = asyncio.run(run(kills=kills, restarts=restarts, seed=given.seed))
+    slack_s = 30.0 if given.short else 5.0  # others may load the machine a short form runs on
+    good = asyncio.run(run(kills=kills, restarts=restarts, seed=given.seed, slack_s=slack_s))
     say("every invariant holds" if good else "AN INVARIANT DOES NOT HOLD")
     raise SystemExit(0 if good else 1)
 

@@ -278,7 +278,10 @@ BEGIN
             SELECT last_value INTO v_woken FROM task_woken_at;
             IF v_ms - v_woken NOT BETWEEN 0 AND 4 THEN
                 PERFORM setval('task_woken_at', v_ms);
-                PERFORM pg_notify('helix_tasks', '');
+                -- A full queue of notifications would refuse the commit of whoever enqueues; workers poll all the same.
+                IF pg_notification_queue_usage() < 0.9 THEN
+                    PERFORM pg_notify('helix_tasks', '');
+                END IF;
             END IF;
         END IF;
     END IF;

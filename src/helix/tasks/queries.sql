@@ -176,8 +176,8 @@ SET concurrency_max = excluded.concurrency_max, rate_max = excluded.rate_max, ra
 WHERE (c.concurrency_max, c.rate_max, c.rate_period_s) IS DISTINCT FROM (excluded.concurrency_max, excluded.rate_max, excluded.rate_period_s);
 
 -- name: wake_workers
--- Tell every worker to look now.
-SELECT pg_notify('helix_tasks', '');
+-- Tell every worker to look now, unless the queue of notifications is full: then they find out by polling.
+SELECT pg_notify('helix_tasks', '') WHERE pg_notification_queue_usage() < 0.9;
 
 -- name: register_worker
 INSERT INTO task_workers (id, host, pid, queues, concurrency, lease_until)

@@ -106,3 +106,46 @@ BEGIN
     END LOOP;
 END
 $body$;
+
+CREATE OR REPLACE FUNCTION helix_tasks_offer(p_ids uuid[], p_queues text[], p_types text[], p_priorities task_priority[], p_suspects boolean[], p_dues timestamptz[])
+RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public AS $body$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_ms bigint := (extract(epoch FROM v_now) * 1000)::bigint;
+    v_ready integer;
+    v_sleeping bigint;
+    v_woken bigint;
+BEGIN
+    INSERT INTO task_lanes (queue, task_type, priority, suspect)
+    SELECT DISTINCT o.queue, o.task_type, o.priority, o.suspect
+    FROM unnest(p_queues, p_types, p_priorities, p_suspects) AS o (queue, task_type, priority, suspect)
+    WHERE NOT EXISTS (SELECT FROM task_lanes AS l WHERE l.queue = o.queue AND l.task_type = o.task_type
+                      AND l.priority = o.priority AND l.suspect = o.suspect);
+
+    INSERT INTO task_stream (lane, task_id)
+    SELECT l.id, o.id
+    FROM unnest(p_ids, p_queues, p_types, p_priorities, p_suspects, p_dues) WITH ORDINALITY
+         AS o (id, queue, task_type, priority, suspect, due_at, place)
+    JOIN (SELECT min(f.id) AS id, f.queue, f.task_type, f.priority, f.suspect FROM task_lanes AS f
+          GROUP BY f.queue, f.task_type, f.priority, f.suspect) AS l
+      ON l.queue = o.queue AND l.task_type = o.task_type AND l.priority = o.priority AND l.suspect = o.suspect
+    WHERE o.due_at <= v_now
+    ORDER BY o.place;
+    GET DIAGNOSTICS v_ready = ROW_COUNT;
+
+    IF v_ready < cardinality(p_ids) THEN
+        INSERT INTO task_timers (due_at, task_id)
+        SELECT o.due_at, o.id FROM unnest(p_ids, p_dues) AS o (id, due_at) WHERE o.due_at > v_now;
+    END IF;
+    IF v_ready > 0 THEN
+        SELECT last_value INTO v_sleeping FROM task_sleeping_until;
+        IF v_sleeping >= v_ms THEN
+            SELECT last_value INTO v_woken FROM task_woken_at;
+            IF v_ms - v_woken NOT BETWEEN 0 AND 4 THEN
+                PERFORM setval('task_woken_at', v_ms);
+                PERFORM pg_notify('helix_tasks', '');
+            END IF;
+        END IF;
+    END IF;
+END
+$body$;
