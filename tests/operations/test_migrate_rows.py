@@ -40,7 +40,7 @@ async def test_rows_outlive_the_way_up_down_to_base_and_up_again(empty_database_
             await conn.execute(LINKS[revision])
         kept[revision] = await checksums(conn)
         shapes[revision] = await catalogue_of(url)
-    counts = {name.partition(".")[0]: n for name, (n, _) in kept["014"].items()}
+    counts = {name.partition(".")[0]: n for name, (n, _) in kept[revision_ids()[-1]].items()}
     assert {table for table, count in counts.items() if count < ROWS} == FIXED
 
     for revision in reversed(revision_ids()):
@@ -54,5 +54,7 @@ async def test_rows_outlive_the_way_up_down_to_base_and_up_again(empty_database_
     assert left == ["extension vector"]
 
     await upgrade(url)
-    assert differences(shapes["014"], await catalogue_of(url), ("before", "after")) == []
+    assert (
+        differences(shapes[revision_ids()[-1]], await catalogue_of(url), ("before", "after")) == []
+    )
     await conn.close()

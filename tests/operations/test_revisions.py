@@ -24,8 +24,8 @@ def test_file_names_tell_the_same_line_as_alembic() -> None:
 
 
 def test_every_statement_of_every_revision_runs_in_one_transaction() -> None:
-    assert [len(revision.up.steps) for revision in load()] == [1] * 7
-    assert [len(revision.down.steps) for revision in load()] == [1] * 7
+    assert {len(revision.up.steps) for revision in load()} == {1}
+    assert {len(revision.down.steps) for revision in load()} == {1}
 
 
 def test_new_revision_follows_the_head(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_names_are_read_from_statements() -> None:
 
 def test_targets_are_found_by_id_beginning_and_distance() -> None:
     revisions = load()
-    assert resolve("head", revisions, 3) == 7
+    assert resolve("head", revisions, 3) == len(revisions)
     assert resolve("base", revisions, 3) == 0
     assert resolve("012", revisions, 0) == 5
     assert resolve("003", revisions, 7) == 3
