@@ -24,6 +24,24 @@ _NOT_SETTINGS = frozenset({"HELIX_API_KEY"})  # where people keep the key they c
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
 
 
+def _key(provider: str, *names: str) -> Any:
+    """Return the setting that holds the API key of a well-known provider."""
+    return Field(
+        default=None,
+        validation_alias=AliasChoices(*names, *(name.lower() for name in names)),
+        description=f"Registers the provider `{provider}`.",
+    )
+
+
+def _base_url(provider: str, name: str, url: str) -> Any:
+    """Return the setting that holds the base URL of a well-known provider."""
+    return Field(
+        default=url,
+        validation_alias=AliasChoices(name, name.lower()),
+        description=f"Base URL of the provider `{provider}`.",
+    )
+
+
 class Settings(BaseModel):
     """All of Helix's settings; frozen. Made by `load_settings`."""
 
@@ -49,14 +67,68 @@ class Settings(BaseModel):
     session_ttl_s: int = Field(
         default=43_200, ge=60, le=2_592_000, description="How long a login lasts."
     )
+    open_registration: bool = Field(
+        default=False, description="Whether anybody may make an account of their own."
+    )
     bcrypt_cost: int = Field(default=12, ge=12, le=16, description="Cost factor of passwords.")
     body_bytes_max: int = Field(
         default=20_000_000, ge=1_000, le=200_000_000, description="Largest request body."
+    )
+    body_timeout_s: float = Field(
+        default=60.0, gt=0, le=3_600, description="Longest a request body may take to arrive."
     )
     messages_max: int = Field(
         default=4_096, ge=1, le=100_000, description="Most messages in one request."
     )
     json_depth_max: int = Field(default=64, ge=8, le=256, description="Deepest JSON accepted.")
+    conversation_snapshot_events: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Events of a conversation after which a snapshot of it is due.",
+    )
+    conversation_snapshot_bytes: int = Field(
+        default=262_144,
+        ge=1_024,
+        le=1_000_000_000,
+        description="Bytes of events after which a snapshot of a conversation is due.",
+    )
+    conversation_cache_ttl_s: int = Field(
+        default=0,
+        ge=0,
+        le=86_400,
+        description="How long a folded conversation is kept to be shown again; 0 keeps none.",
+    )
+    conversation_session_ttl_s: int = Field(
+        default=2_592_000,
+        ge=60,
+        le=31_536_000,
+        description="How long a session that calls opened with `helix.session` lasts.",
+    )
+    conversation_compress_tokens: int = Field(
+        default=32_000,
+        ge=0,
+        le=100_000_000,
+        description="Tokens said since its last compression after which a conversation is"
+        " compressed in the background; 0 never.",
+    )
+    conversation_summary_model: str | None = Field(
+        default=None,
+        max_length=255,
+        description="Model that writes the summaries of conversations; without it extracts.",
+    )
+    context_budget_tokens: int = Field(
+        default=8_000,
+        ge=100,
+        le=2_000_000,
+        description="Budget of an assembled context whose call names none.",
+    )
+    json_nodes_max: int = Field(
+        default=250_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Most strings, arrays and objects in one request body.",
+    )
     connect_timeout_s: float = Field(
         default=10.0, gt=0, le=120, description="Longest wait for a connection to a provider."
     )
@@ -75,11 +147,64 @@ class Settings(BaseModel):
     calls_in_flight_max: int = Field(
         default=2_000, ge=1, description="Most calls at a time; more are refused with 503."
     )
+    retries_max: int = Field(
+        default=2, ge=0, le=20, description="Most attempts after a call's first, over all targets."
+    )
+    retry_after_max_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=3_600,
+        description="Longest wait a provider asks for that is sat out.",
+    )
+    provider_calls_max: int = Field(
+        default=1_000,
+        ge=1,
+        description="Most calls of one provider at a time, when it has no limit of its own.",
+    )
+    probe_interval_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=86_400,
+        description="How often each provider is probed, by all servers together; 0: never.",
+    )
+    probe_timeout_s: float = Field(
+        default=5.0, gt=0, le=60, description="Longest a probe of a provider may take."
+    )
     record_timeout_s: float = Field(
-        default=2.0, gt=0, le=60, description="Longest wait for the database before a 503."
+        default=1.8, gt=0, le=60, description="Longest wait for the database before a 503."
+    )
+    spool_bytes_max: int = Field(
+        default=256_000_000,
+        ge=1_000_000,
+        description="Most that is kept on disk of calls that ended while the database was away.",
     )
     record_batch_max: int = Field(
         default=256, ge=1, le=4_096, description="Most calls recorded in one commit."
+    )
+    idempotency_wait_s: float = Field(
+        default=120.0,
+        gt=0,
+        le=3_600,
+        description="Longest a repeated Idempotency-Key waits for the first call, before a 409.",
+    )
+    debate_code_roots: str = Field(
+        default="",
+        description="Directories, colon-separated, below which debates may read git repositories.",
+    )
+    response_cache_ttl_s: float = Field(
+        default=3_600.0,
+        gt=0,
+        le=2_592_000,
+        description="How long an answer is kept that a call asked to cache, without a policy.",
+    )
+    response_cache_entries_max: int = Field(
+        default=100_000, ge=100, le=100_000_000, description="Most answers that may be given again."
+    )
+    stream_sample_ratio: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of streams whose every arrival becomes a row of streaming_analytics.",
     )
     key_cache_s: float = Field(
         default=1.0, gt=0, le=1.0, description="How long a checked key is believed."
@@ -102,6 +227,71 @@ class Settings(BaseModel):
     )
     drain_timeout_s: float = Field(
         default=25.0, gt=0, le=300, description="Longest a stopping server waits for its calls."
+    )
+    embedder: str = Field(
+        default="auto",
+        pattern="^(auto|local|none)$",
+        description="What makes vectors for search: local (the offline model), none, or auto.",
+    )
+    node_id: str = Field(
+        default="",
+        pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$",
+        description="What this node calls itself among others; made once and kept if empty.",
+    )
+    memory_node_hosts: str = Field(
+        default="",
+        description="Hosts (or host:port) of other nodes that may be private or plain http.",
+    )
+    memory_sync_s: float = Field(
+        default=2.0, ge=0.1, le=3_600, description="How often nodes exchange memories."
+    )
+    memory_compression: bool = Field(
+        default=True, description="Whether what nodes exchange is compressed."
+    )
+    memory_crdt_strategy: str = Field(
+        default="merge_all",
+        pattern="^(merge_all|custom)$",
+        description="merge_all settles conflicts; custom leaves lost wordings open for a person.",
+    )
+    memory_snapshot_s: float = Field(
+        default=300.0, ge=1, le=86_400, description="How often snapshots of memories are due."
+    )
+    memory_snapshot_events: int = Field(
+        default=1_000, ge=1, description="Least events of a user between two snapshots."
+    )
+    memory_lag_alert_ms: int = Field(
+        default=1_000, ge=1, description="Age of unread events from which a node counts as lagging."
+    )
+    knowledge_file_bytes_max: int = Field(
+        default=20_000_000, ge=1_000, le=200_000_000, description="Largest document added."
+    )
+    knowledge_chars_max: int = Field(
+        default=5_000_000, ge=1_000, le=50_000_000, description="Longest text of a document."
+    )
+    knowledge_pages_max: int = Field(
+        default=2_000, ge=1, le=100_000, description="Most pages of a PDF."
+    )
+    knowledge_chunks_max: int = Field(
+        default=20_000, ge=1, le=200_000, description="Most chunks a document is cut into."
+    )
+    knowledge_read_s: float = Field(
+        default=5.0, ge=0.5, le=300, description="Longest the reading of one document may take."
+    )
+    knowledge_chunk_tokens: int = Field(
+        default=220, ge=32, le=4_000, description="Size of a chunk of knowledge, in tokens."
+    )
+    knowledge_overlap_tokens: int = Field(
+        default=30, ge=0, le=1_000, description="How much of a chunk the next one repeats."
+    )
+
+    backup_dir: Path | None = Field(
+        default=None, description="Directory of backups; HELIX_HOME/backups if empty."
+    )
+    backup_days: int = Field(
+        default=30, ge=1, le=3_650, description="How many days backups are kept."
+    )
+    backup_keep_min: int = Field(
+        default=7, ge=1, le=1_000, description="Newest backups that are kept however old they are."
     )
 
     database_url: SecretStr | None = Field(
@@ -157,20 +347,46 @@ class Settings(BaseModel):
         description="After how long an idle connection is closed.",
     )
 
-    openai_api_key: SecretStr | None = Field(
-        default=None,
-        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
-        description="Registers the provider `openai`.",
+    openai_api_key: SecretStr | None = _key("openai", "OPENAI_API_KEY")
+    openai_base_url: str = _base_url("openai", "OPENAI_BASE_URL", "https://api.openai.com/v1")
+    anthropic_api_key: SecretStr | None = _key("anthropic", "ANTHROPIC_API_KEY")
+    anthropic_base_url: str = _base_url(
+        "anthropic", "ANTHROPIC_BASE_URL", "https://api.anthropic.com/v1"
     )
-    openai_base_url: str = Field(
-        default="https://api.openai.com/v1",
-        validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
-        description="Base URL of the provider `openai`.",
+    gemini_api_key: SecretStr | None = _key("gemini", "GEMINI_API_KEY", "GOOGLE_API_KEY")
+    gemini_base_url: str = _base_url(
+        "gemini", "GEMINI_BASE_URL", "https://generativelanguage.googleapis.com/v1beta"
+    )
+    openrouter_api_key: SecretStr | None = _key("openrouter", "OPENROUTER_API_KEY")
+    openrouter_base_url: str = _base_url(
+        "openrouter", "OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"
+    )
+    mistral_api_key: SecretStr | None = _key("mistral", "MISTRAL_API_KEY")
+    mistral_base_url: str = _base_url("mistral", "MISTRAL_BASE_URL", "https://api.mistral.ai/v1")
+    groq_api_key: SecretStr | None = _key("groq", "GROQ_API_KEY")
+    groq_base_url: str = _base_url("groq", "GROQ_BASE_URL", "https://api.groq.com/openai/v1")
+    deepseek_api_key: SecretStr | None = _key("deepseek", "DEEPSEEK_API_KEY")
+    deepseek_base_url: str = _base_url(
+        "deepseek", "DEEPSEEK_BASE_URL", "https://api.deepseek.com/v1"
+    )
+    together_api_key: SecretStr | None = _key("together", "TOGETHER_API_KEY")
+    together_base_url: str = _base_url(
+        "together", "TOGETHER_BASE_URL", "https://api.together.xyz/v1"
+    )
+    xai_api_key: SecretStr | None = _key("xai", "XAI_API_KEY")
+    xai_base_url: str = _base_url("xai", "XAI_BASE_URL", "https://api.x.ai/v1")
+    cerebras_api_key: SecretStr | None = _key("cerebras", "CEREBRAS_API_KEY")
+    cerebras_base_url: str = _base_url(
+        "cerebras", "CEREBRAS_BASE_URL", "https://api.cerebras.ai/v1"
+    )
+    fireworks_api_key: SecretStr | None = _key("fireworks", "FIREWORKS_API_KEY")
+    fireworks_base_url: str = _base_url(
+        "fireworks", "FIREWORKS_BASE_URL", "https://api.fireworks.ai/inference/v1"
     )
     ollama_host: str | None = Field(
         default=None,
         validation_alias=AliasChoices("OLLAMA_HOST", "ollama_host"),
-        description="Registers the provider `ollama` through its OpenAI-compatible surface.",
+        description="Registers the provider `ollama`; without a port 11434.",
     )
 
     @property
@@ -179,14 +395,32 @@ class Settings(BaseModel):
         return Path(os.path.abspath(self.home.expanduser()))  # noqa: PTH100 - keeps symlinks
 
     @property
+    def backup_path(self) -> Path:
+        """HELIX_BACKUP_DIR as an absolute path, or the home's own directory of backups."""
+        if self.backup_dir is None:
+            return self.home_dir / "backups"
+        return Path(os.path.abspath(self.backup_dir.expanduser()))  # noqa: PTH100 - keeps symlinks
+
+    @property
     def webhook_host_list(self) -> tuple[str, ...]:
         """HELIX_WEBHOOK_HOSTS as its parts."""
         return _parts(self.webhook_hosts)
 
     @property
+    def memory_node_host_list(self) -> tuple[str, ...]:
+        """HELIX_MEMORY_NODE_HOSTS as its parts."""
+        return _parts(self.memory_node_hosts)
+
+    @property
     def worker_queue_list(self) -> tuple[str, ...] | None:
         """HELIX_WORKER_QUEUES as its parts; None is every queue."""
         return _parts(self.worker_queues) or None
+
+    @property
+    def debate_code_root_list(self) -> tuple[Path, ...]:
+        """HELIX_DEBATE_CODE_ROOTS as absolute paths."""
+        roots = (part for part in self.debate_code_roots.split(os.pathsep) if part)
+        return tuple(Path(os.path.abspath(Path(r).expanduser())) for r in roots)  # noqa: PTH100
 
     def external_url(self) -> str | None:
         """The URL of the outside database, or None in the embedded mode.

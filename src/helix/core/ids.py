@@ -9,7 +9,7 @@ import threading
 from datetime import UTC, datetime
 from uuid import UUID
 
-__all__ = ["IdSource", "time_of", "uuid7", "uuid7_beside"]
+__all__ = ["IdSource", "time_of", "uuid7", "uuid7_beside", "uuid_floor"]
 
 _MS_MAX = (1 << 48) - 1
 _RAND_B_BITS = 62
@@ -36,6 +36,15 @@ def uuid7_beside(parent: UUID) -> UUID:
     monthly partition and leave together with it, also when the answer came after midnight.
     """
     return uuid7(parent.int >> 80)
+
+
+def uuid_floor(moment: datetime) -> UUID:
+    """Return the least UUIDv7 of the millisecond of an aware moment: a time range is an id range.
+
+    The same as the database's uuid_floor(timestamptz).
+    """
+    unix_ms = int(moment.timestamp() * 1_000)
+    return UUID(int=(unix_ms << 80) | (0x7 << 76) | (0b10 << _RAND_B_BITS))
 
 
 def time_of(identifier: UUID) -> datetime:

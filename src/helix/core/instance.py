@@ -101,6 +101,11 @@ class HomePaths:
         return self.home / "keys"
 
     @property
+    def spool(self) -> Path:
+        """Calls that ended while the database was away, until it has them."""
+        return self.home / "spool"
+
+    @property
     def bootstrap_key(self) -> Path:
         """The first API key, encrypted."""
         return self.home / "bootstrap.key"
