@@ -4,7 +4,7 @@
 -- migrations have run. On an empty database with pgvector it makes the same schema, and Helix goes
 -- on from there:  psql -v ON_ERROR_STOP=1 -d DATABASE -f sql/complete_schema.sql
 -- Partitions of months are made at the end, for the day it is run.
--- Head: 016.
+-- Head: 024.
 
 -- Bodies may name tables that come later; nothing is checked less in the end.
 SET check_function_bodies = off;
@@ -97,6 +97,25 @@ CREATE TYPE public.task_status AS ENUM (
 
 COMMENT ON TYPE public.task_status IS 'State of a task: pending, queued (picked up by a worker), running, paused, completed, failed, stuck (its worker lives but it makes no progress), cancelled, dead_letter.';
 
+CREATE FUNCTION public.apply_memory_tombstones(p_tombstones jsonb) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    erased bigint := 0;
+    one record;
+BEGIN
+    FOR one IN
+        SELECT t.user_id, array_agg(t.memory_id) AS ids FROM jsonb_to_recordset(p_tombstones) AS t (memory_id uuid, user_id uuid) GROUP BY t.user_id
+    LOOP
+        erased := erased + (SELECT count(*) FROM public.forget_memories(one.user_id, one.ids));
+        INSERT INTO public.memory_tombstones (memory_id, user_id) SELECT i, one.user_id FROM unnest(one.ids) AS i ON CONFLICT (memory_id) DO NOTHING;
+    END LOOP;
+    RETURN erased;
+END $$;
+
+COMMENT ON FUNCTION public.apply_memory_tombstones(p_tombstones jsonb) IS 'Erases from a restored database the memories of a list [{"memory_id", "user_id"}, ...], as memory_tombstones held it later; returns how many there were.';
+
 CREATE FUNCTION public.cleanup_expired_cache() RETURNS bigint
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'public'
@@ -158,15 +177,16 @@ CREATE FUNCTION public.conversation_events_number() RETURNS trigger
     AS $$
 DECLARE
     next_number bigint;
+    not_before timestamptz;
 BEGIN
     INSERT INTO public.conversations AS head (id, user_id, session_id, last_sequence, last_event_at)
     VALUES (NEW.conversation_id, NEW.user_id, NEW.session_id, 1, NEW.timestamp)
     ON CONFLICT (id) DO UPDATE
     SET last_sequence = head.last_sequence + 1,
-        last_event_at = EXCLUDED.last_event_at,
+        last_event_at = greatest(head.last_event_at, EXCLUDED.last_event_at),
         status = CASE NEW.event_type WHEN 'conversation.paused' THEN 'paused' WHEN 'conversation.resumed' THEN 'active' ELSE head.status END
     WHERE head.user_id = EXCLUDED.user_id
-    RETURNING last_sequence INTO next_number;
+    RETURNING last_sequence, last_event_at INTO next_number, not_before;
     IF next_number IS NULL THEN
         RAISE EXCEPTION 'conversation % belongs to another user', NEW.conversation_id
             USING ERRCODE = 'insufficient_privilege', CONSTRAINT = 'conversation_events_owner', TABLE = 'conversation_events';
@@ -179,10 +199,12 @@ BEGIN
         RAISE EXCEPTION 'event % of conversation % would leave a gap; the next is %', NEW.sequence_number, NEW.conversation_id, next_number
             USING ERRCODE = 'check_violation', CONSTRAINT = 'conversation_events_gapless', TABLE = 'conversation_events';
     END IF;
+    -- A writer that waited began earlier than those it waited for: without this "as of ten o'clock" could skip numbers.
+    NEW.timestamp := not_before;
     RETURN NEW;
 END $$;
 
-COMMENT ON FUNCTION public.conversation_events_number() IS 'Trigger: gives an event the next number of its conversation and refuses any other. Creates the conversation with its first event.';
+COMMENT ON FUNCTION public.conversation_events_number() IS 'Trigger: gives an event the next number of its conversation and refuses any other; its time is never before that of the event before it. Creates the conversation with its first event.';
 
 CREATE FUNCTION public.conversations_keep_head() RETURNS trigger
     LANGUAGE plpgsql
@@ -200,6 +222,30 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION public.conversations_keep_head() IS 'Trigger: owner and last_sequence of a conversation are not edited by hand.';
+
+CREATE FUNCTION public.debates_hold_status() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+BEGIN
+    IF OLD.status <> NEW.status AND (OLD.status, NEW.status) NOT IN (
+            ('pending', 'running'), ('pending', 'failed'), ('pending', 'cancelled'),
+            ('running', 'validating'), ('running', 'completed'), ('running', 'failed'), ('running', 'cancelled'),
+            ('validating', 'completed'), ('validating', 'failed'), ('validating', 'cancelled')) THEN
+        RAISE EXCEPTION 'debate % cannot go from % to %', OLD.id, OLD.status, NEW.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'debates_hold_status';
+    END IF;
+    IF NEW.status = 'completed' AND (NEW.final_conclusion IS NULL OR NEW.completed_at IS NULL)
+       OR NEW.status = 'failed' AND (NEW.error IS NULL OR NEW.completed_at IS NULL)
+       OR NEW.status = 'cancelled' AND NEW.completed_at IS NULL THEN
+        RAISE EXCEPTION 'debate % ends as % without saying how and when', OLD.id, NEW.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'debates_hold_status';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION public.debates_hold_status() IS 'Refuses a change of debates.status that is not one of its ways, and an end without conclusion, error or time.';
 
 CREATE TABLE public.background_tasks (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -352,8 +398,8 @@ BEGIN
     END IF;
     -- The table's own check makes sure that a redacted row is an empty one.
     IF NEW.redacted_at IS NOT NULL
-       AND (to_jsonb(NEW) - '{content,embedding,embedding_model,tags,entities,relationships,removed,metadata,redacted_at}'::text[])
-         = (to_jsonb(OLD) - '{content,embedding,embedding_model,tags,entities,relationships,removed,metadata,redacted_at}'::text[]) THEN
+       AND (to_jsonb(NEW) - '{content,embedding,embedding_model,tags,entities,relationships,removed,metadata,fields,redacted_at}'::text[])
+         = (to_jsonb(OLD) - '{content,embedding,embedding_model,tags,entities,relationships,removed,metadata,fields,redacted_at}'::text[]) THEN
         RETURN NEW;
     END IF;
     RAISE EXCEPTION 'distributed_memory_events is append-only: write another event instead'
@@ -374,6 +420,38 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION public.distributed_memory_keep_tombstone() IS 'Trigger: a forgotten memory is not brought back by a late merge.';
+
+CREATE FUNCTION public.forget_memories(p_user_id uuid, p_memory_ids uuid[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    doomed uuid[];
+    spoken_of uuid[];
+BEGIN
+    WITH RECURSIVE family AS (
+        SELECT m.id FROM public.memories AS m WHERE m.user_id = p_user_id AND m.id = ANY (p_memory_ids)
+        UNION
+        SELECT m.id FROM public.memories AS m JOIN family AS f ON m.merged_into = f.id WHERE m.user_id = p_user_id)
+    SELECT coalesce(array_agg(f.id), '{}') INTO doomed FROM family AS f;
+    SELECT coalesce(array_agg(DISTINCT n.entity_id), '{}') INTO spoken_of FROM public.memory_entity_mentions AS n WHERE n.memory_id = ANY (doomed);
+    INSERT INTO public.memory_tombstones (memory_id, user_id) SELECT d, p_user_id FROM unnest(doomed) AS d ON CONFLICT (memory_id) DO NOTHING;
+    DELETE FROM public.memories AS m WHERE m.id = ANY (doomed) AND m.user_id = p_user_id;
+    DELETE FROM public.memory_entities AS e
+    WHERE e.id = ANY (spoken_of) AND e.user_id = p_user_id
+      AND NOT EXISTS (SELECT FROM public.memory_entity_mentions AS n WHERE n.entity_id = e.id)
+      AND NOT EXISTS (SELECT FROM public.memory_relations AS r WHERE r.memory_id IS NULL AND e.id IN (r.subject_id, r.object_id));
+    UPDATE public.memory_entities AS e
+    SET mention_count = (SELECT count(*) FROM public.memory_entity_mentions AS n WHERE n.entity_id = e.id)
+    WHERE e.id = ANY (spoken_of) AND e.user_id = p_user_id;
+    PERFORM public.redact_memory_events(d.id) FROM public.distributed_memory AS d WHERE d.id = ANY (doomed) AND d.user_id = p_user_id;
+    UPDATE public.distributed_memory AS d
+    SET content = NULL, embedding = NULL, embedding_config_id = NULL, tags = '[]', entities = '[]', relationships = '[]', metadata = '{}', fields = '{}', deleted_at = now()
+    WHERE d.id = ANY (doomed) AND d.user_id = p_user_id AND d.deleted_at IS NULL;
+    RETURN QUERY SELECT unnest(doomed);
+END $$;
+
+COMMENT ON FUNCTION public.forget_memories(p_user_id uuid, p_memory_ids uuid[]) IS 'Erases memories of a user with everything derived from them, leaves tombstones, returns the ids erased (those merged into them too).';
 
 CREATE TABLE public.debate_strategy_success (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -471,6 +549,8 @@ COMMENT ON TABLE public.conversation_events IS 'What happened in a conversation,
 
 COMMENT ON COLUMN public.conversation_events.sequence_number IS '1, 2, 3 … within the conversation, without gaps. Leave it NULL on insert to get the next number; give it to append only if nothing came between (optimistic concurrency).';
 
+COMMENT ON COLUMN public.conversation_events."timestamp" IS 'When it was written. Within a conversation time never goes back (trigger), so a moment is a point in it.';
+
 COMMENT ON COLUMN public.conversation_events.event_data IS 'The event itself. message.added: {"role", "content", …}; message.updated: the keys that now differ from the message as it was added; the other types as documented in docs/conversations.md.';
 
 COMMENT ON COLUMN public.conversation_events.message_id IS 'The message this event is about; required for message.* events. Unique within its conversation by convention of the writer.';
@@ -558,12 +638,16 @@ CREATE TABLE public.distributed_memory_events (
     "timestamp" timestamp with time zone DEFAULT now() NOT NULL,
     redacted_at timestamp with time zone,
     recorded_xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    fields jsonb DEFAULT '{}'::jsonb NOT NULL,
+    access_total bigint DEFAULT 0 NOT NULL,
     CONSTRAINT distributed_memory_events_access_delta_check CHECK ((access_delta >= 0)),
+    CONSTRAINT distributed_memory_events_access_total_check CHECK ((access_total >= 0)),
     CONSTRAINT distributed_memory_events_content_check CHECK ((((event_type)::text <> 'created'::text) OR (content IS NOT NULL) OR (redacted_at IS NOT NULL))),
-    CONSTRAINT distributed_memory_events_deleted_check CHECK (((((event_type)::text <> 'deleted'::text) AND (redacted_at IS NULL)) OR ((content IS NULL) AND (embedding IS NULL) AND (tags = '[]'::jsonb) AND (entities = '[]'::jsonb) AND (relationships = '[]'::jsonb) AND (metadata = '{}'::jsonb) AND (removed = '{}'::jsonb)))),
+    CONSTRAINT distributed_memory_events_deleted_check CHECK (((((event_type)::text <> 'deleted'::text) AND (redacted_at IS NULL)) OR ((content IS NULL) AND (embedding IS NULL) AND (tags = '[]'::jsonb) AND (entities = '[]'::jsonb) AND (relationships = '[]'::jsonb) AND (metadata = '{}'::jsonb) AND (removed = '{}'::jsonb) AND (fields = '{}'::jsonb)))),
     CONSTRAINT distributed_memory_events_embedding_check CHECK (((embedding IS NULL) OR (embedding_model IS NOT NULL))),
     CONSTRAINT distributed_memory_events_entities_check CHECK ((jsonb_typeof(entities) = 'array'::text)),
     CONSTRAINT distributed_memory_events_event_type_check CHECK ((event_type IN ('created', 'updated', 'deleted', 'merged'))),
+    CONSTRAINT distributed_memory_events_fields_check CHECK ((jsonb_typeof(fields) = 'object'::text)),
     CONSTRAINT distributed_memory_events_hlc_check CHECK ((hlc >= 0)),
     CONSTRAINT distributed_memory_events_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
     CONSTRAINT distributed_memory_events_merged_from_check CHECK ((jsonb_typeof(merged_from) = 'array'::text)),
@@ -613,6 +697,10 @@ COMMENT ON COLUMN public.distributed_memory_events.metadata IS 'Keys this event 
 COMMENT ON COLUMN public.distributed_memory_events.redacted_at IS 'When the texts of this event were erased because the memory was forgotten.';
 
 COMMENT ON COLUMN public.distributed_memory_events.recorded_xid IS 'Transaction that wrote the row here: the position for get_events_since. Node-local; meaningless after a restore into another cluster.';
+
+COMMENT ON COLUMN public.distributed_memory_events.fields IS 'Other fields of the memory this event sets (see distributed_memory.fields); a JSON null empties the field.';
+
+COMMENT ON COLUMN public.distributed_memory_events.access_total IS 'How often this event''s node had used the memory in all: a counter that only grows, so that adding up the greatest of each node is right whatever arrives twice.';
 
 CREATE FUNCTION public.get_events_since(p_after_xid xid8 DEFAULT '0'::xid8, p_after_id uuid DEFAULT NULL::uuid, p_not_from_node character varying DEFAULT NULL::character varying, p_user_id uuid DEFAULT NULL::uuid, p_limit integer DEFAULT 1000) RETURNS SETOF public.distributed_memory_events
     LANGUAGE sql STABLE
@@ -669,10 +757,11 @@ CREATE FUNCTION public.get_latest_snapshot(p_conversation_id uuid, p_to_sequence
     AS $$
     SELECT * FROM public.conversation_snapshots
     WHERE conversation_id = p_conversation_id AND (p_to_sequence IS NULL OR sequence_number <= p_to_sequence)
+      AND snapshot_type <> 'compression'  -- holds a condensed context: no state to fold on from
     ORDER BY sequence_number DESC, id DESC LIMIT 1
 $$;
 
-COMMENT ON FUNCTION public.get_latest_snapshot(p_conversation_id uuid, p_to_sequence bigint) IS 'The newest snapshot of a conversation at or before p_to_sequence (NULL = the end); no row when there is none.';
+COMMENT ON FUNCTION public.get_latest_snapshot(p_conversation_id uuid, p_to_sequence bigint) IS 'The newest snapshot of a conversation at or before p_to_sequence (NULL = the end), from which a replay can start; no row when there is none.';
 
 CREATE FUNCTION public.get_learning_progress(p_days integer DEFAULT 30) RETURNS TABLE(day date, new_patterns bigint, new_insights bigint, new_knowledge bigint, avg_pattern_confidence numeric, patterns_total bigint)
     LANGUAGE sql STABLE
@@ -729,7 +818,7 @@ CREATE FUNCTION public.get_memory_event_history(p_memory_id uuid, p_limit intege
     SET search_path TO 'pg_catalog', 'public'
     AS $$
     SELECT * FROM public.distributed_memory_events WHERE memory_id = p_memory_id
-    ORDER BY hlc, node_id, id LIMIT least(greatest(p_limit, 0), 10000)
+    ORDER BY hlc, node_id COLLATE "C", id LIMIT least(greatest(p_limit, 0), 10000)
 $$;
 
 COMMENT ON FUNCTION public.get_memory_event_history(p_memory_id uuid, p_limit integer) IS 'Events of one memory in the order of the fold (hlc, node, id), oldest first; at most 10,000.';
@@ -801,6 +890,254 @@ $$;
 
 COMMENT ON FUNCTION public.get_user_preferences_summary(p_user_id uuid) IS '{"response_format": {"value", "confidence", "frequency", "updated_at"}, …} of one user; {} when nothing is known.';
 
+CREATE FUNCTION public.helix_admit(request_ids uuid[], user_ids uuid[], key_ids uuid[], project_ids uuid[], agent_ids text[], reserves_usd numeric[], reserves_tokens integer[], claims text[], body_hashes bytea[], retried boolean) RETURNS TABLE(request_id uuid, decision text, limit_name text, limit_value numeric, limit_left numeric, retry_after_s double precision, other_request_id uuid)
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_catalog'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    call_count constant integer := cardinality(request_ids);
+    moment timestamptz := clock_timestamp();
+    decisions text[] := array_fill(NULL::text, ARRAY[call_count]);
+    reasons integer[] := array_fill(NULL::integer, ARRAY[call_count]);
+    others uuid[] := array_fill(NULL::uuid, ARRAY[call_count]);
+    standing text[];
+    subjects uuid[];
+    found bigint;
+    lim_subject uuid[];
+    lim_measure text[];
+    lim_period date[];
+    lim_name text[];
+    lim_value numeric[];
+    lim_left numeric[];
+    lim_wait double precision[];
+    link_call integer[];
+    link_limit integer[];
+    link_amount numeric[];
+    one record;
+    call integer;
+    refused_by integer;
+    first integer := 1;
+    last integer;
+BEGIN
+    IF retried THEN
+        SELECT array_agg(CASE WHEN q.id IS NOT NULL THEN 'admitted' END ORDER BY c.n) INTO decisions
+        FROM unnest(request_ids) WITH ORDINALITY AS c (id, n)
+        LEFT JOIN llm_requests AS q ON q.id = c.id AND q.id = ANY (request_ids);
+    END IF;
+
+    -- Every key of the batch with those it descends from; users only where they have limits of their own.
+    SELECT array_agg(DISTINCT s.id ORDER BY s.id) INTO subjects
+    FROM (
+        SELECT a.id FROM api_keys AS k CROSS JOIN unnest(k.ancestor_ids || k.id) AS a (id) WHERE k.id = ANY (key_ids)
+        UNION ALL
+        SELECT u.id FROM users AS u WHERE u.id = ANY (user_ids)
+            AND (u.rate_limit IS NOT NULL OR u.tokens_per_minute IS NOT NULL OR u.parallel_max IS NOT NULL)) AS s;
+    IF subjects IS NOT NULL THEN
+        PERFORM FROM rate_windows AS w WHERE w.subject_id = ANY (subjects) ORDER BY w.subject_id FOR NO KEY UPDATE;
+        GET DIAGNOSTICS found = ROW_COUNT;
+        IF found < cardinality(subjects) THEN
+            INSERT INTO rate_windows (subject_id, user_id)
+            SELECT s.id, coalesce(k.user_id, s.id) FROM unnest(subjects) AS s (id) LEFT JOIN api_keys AS k ON k.id = s.id
+            ORDER BY s.id ON CONFLICT DO NOTHING;
+            PERFORM FROM rate_windows AS w WHERE w.subject_id = ANY (subjects) ORDER BY w.subject_id FOR NO KEY UPDATE;
+        END IF;
+    END IF;
+    moment := clock_timestamp();
+
+    -- Budgets: the period that holds now must have a row to lock.
+    IF EXISTS (SELECT FROM budgets AS b WHERE b.user_id = ANY (user_ids) AND b.enabled) THEN
+        INSERT INTO budget_periods (budget_id, period_start)
+        SELECT b.id, helix_period_start(b.period, moment) FROM budgets AS b
+        WHERE b.user_id = ANY (user_ids) AND b.enabled AND NOT EXISTS (
+            SELECT FROM budget_periods AS p WHERE p.budget_id = b.id AND p.period_start = helix_period_start(b.period, moment))
+        ORDER BY b.id ON CONFLICT DO NOTHING;
+        PERFORM FROM budget_periods AS p
+        JOIN budgets AS b ON b.id = p.budget_id AND p.period_start = helix_period_start(b.period, moment)
+        WHERE b.user_id = ANY (user_ids) AND b.enabled ORDER BY p.budget_id, p.period_start FOR NO KEY UPDATE OF p;
+    END IF;
+
+    -- Who is not active any more, as of now: a revoked key is dead the moment its revocation is committed.
+    SELECT array_agg(CASE WHEN u.status IS DISTINCT FROM 'active' OR (c.key_id IS NOT NULL AND (k.id IS NULL OR EXISTS (
+            SELECT FROM api_keys AS a WHERE a.id = ANY (k.ancestor_ids || k.id)
+              AND (a.status <> 'active' OR a.expires_at <= moment)))) THEN 'revoked' END ORDER BY c.n) INTO standing
+    FROM unnest(user_ids, key_ids) WITH ORDINALITY AS c (user_id, key_id, n)
+    LEFT JOIN users AS u ON u.id = c.user_id AND u.id = ANY (user_ids)
+    LEFT JOIN api_keys AS k ON k.id = c.key_id AND k.id = ANY (key_ids);
+    FOR call IN 1 .. call_count LOOP
+        decisions[call] := coalesce(decisions[call], standing[call]);
+    END LOOP;
+
+    -- Idempotency-Keys are claimed first: who loses the claim asks for nothing.
+    IF cardinality(array_remove(claims, NULL)) > 0 THEN
+        INSERT INTO idempotency_keys (user_id, idempotency_key, request_id, body_sha256, created_at)
+        SELECT DISTINCT ON (c.user_id, c.claim) c.user_id, c.claim, c.id, c.body_hash, moment
+        FROM unnest(request_ids, user_ids, claims, body_hashes, decisions) WITH ORDINALITY AS c (id, user_id, claim, body_hash, decision, n)
+        WHERE c.claim IS NOT NULL AND c.decision IS NULL
+        ORDER BY c.user_id, c.claim, c.n ON CONFLICT DO NOTHING;
+        PERFORM FROM idempotency_keys AS i
+        WHERE (i.user_id, i.idempotency_key) IN (SELECT c.user_id, c.claim FROM unnest(user_ids, claims) AS c (user_id, claim))
+        ORDER BY i.user_id, i.idempotency_key FOR UPDATE;
+        -- A claim that is over, or whose request came to nothing, passes to the first that asks.
+        UPDATE idempotency_keys AS i SET request_id = f.id, body_sha256 = f.body_hash, created_at = moment
+        FROM (SELECT DISTINCT ON (c.user_id, c.claim) c.id, c.user_id, c.claim, c.body_hash
+              FROM unnest(request_ids, user_ids, claims, body_hashes, decisions) WITH ORDINALITY AS c (id, user_id, claim, body_hash, decision, n)
+              WHERE c.claim IS NOT NULL AND c.decision IS NULL ORDER BY c.user_id, c.claim, c.n) AS f
+        WHERE i.user_id = f.user_id AND i.idempotency_key = f.claim AND i.request_id <> f.id
+          AND (i.created_at < moment - interval '24 hours'
+               OR (i.body_sha256 IS NOT DISTINCT FROM f.body_hash AND NOT EXISTS (
+                   SELECT FROM llm_requests AS q WHERE q.id = i.request_id AND q.status IN ('pending', 'running', 'completed'))));
+        FOR one IN
+            SELECT c.n, i.request_id AS holder, i.body_sha256 IS DISTINCT FROM c.body_hash AS other_body, q.status = 'completed' AS ended
+            FROM unnest(request_ids, user_ids, claims, body_hashes, decisions) WITH ORDINALITY AS c (id, user_id, claim, body_hash, decision, n)
+            JOIN idempotency_keys AS i ON i.user_id = c.user_id AND i.idempotency_key = c.claim
+            LEFT JOIN llm_requests AS q ON q.id = i.request_id
+            WHERE c.decision IS NULL AND i.request_id <> c.id
+        LOOP
+            decisions[one.n] := CASE WHEN one.other_body THEN 'key_reused' WHEN one.ended THEN 'replay' ELSE 'in_progress' END;
+            others[one.n] := one.holder;
+        END LOOP;
+    END IF;
+
+    -- Every limit that any call of the batch counts against, with what is left of it.
+    SELECT array_agg(l.subject), array_agg(l.measure), array_agg(l.period), array_agg(l.name), array_agg(l.value),
+        array_agg(l.value - l.used), array_agg(l.wait)
+    INTO lim_subject, lim_measure, lim_period, lim_name, lim_value, lim_left, lim_wait
+    FROM (
+        SELECT s.id AS subject, m.measure, NULL::date AS period, s.kind || ' ' || m.name AS name, m.value, m.used,
+            CASE WHEN m.measure = 'parallel' THEN 1 WHEN o.running
+                THEN extract(epoch FROM w.window_started_at + interval '1 minute' - moment)::double precision ELSE 60 END AS wait
+        FROM (SELECT k.id, 'key' AS kind, k.rate_limit, k.tokens_per_minute, k.parallel_max FROM api_keys AS k WHERE k.id = ANY (subjects)
+              UNION ALL
+              SELECT u.id, 'user', u.rate_limit, u.tokens_per_minute, u.parallel_max FROM users AS u WHERE u.id = ANY (subjects)) AS s
+        JOIN rate_windows AS w ON w.subject_id = s.id
+        CROSS JOIN LATERAL (SELECT w.window_started_at > moment - interval '1 minute' AS running) AS o
+        CROSS JOIN LATERAL (VALUES
+            ('requests', 'requests_per_minute', s.rate_limit::numeric, CASE WHEN o.running THEN w.requests ELSE 0 END),
+            ('tokens', 'tokens_per_minute', s.tokens_per_minute, CASE WHEN o.running THEN w.tokens ELSE 0 END),
+            ('parallel', 'parallel_max', s.parallel_max, w.parallel)) AS m (measure, name, value, used)
+        WHERE m.value IS NOT NULL
+        UNION ALL
+        SELECT b.id, 'usd', p.period_start, 'budget ' || b.scope || ' ' || b.period, CASE WHEN b.hard THEN b.limit_usd END,
+            p.reserved_usd + p.settled_usd,
+            extract(epoch FROM helix_period_end(b.period, moment) - moment)::double precision
+        FROM budgets AS b
+        JOIN budget_periods AS p ON p.budget_id = b.id AND p.period_start = helix_period_start(b.period, moment)
+        WHERE b.user_id = ANY (user_ids) AND b.enabled) AS l;
+
+    -- Which call counts against which limit, and how much.
+    IF lim_subject IS NOT NULL THEN
+        SELECT array_agg(c.n ORDER BY c.n), array_agg(l.at ORDER BY c.n),
+            array_agg(CASE l.measure WHEN 'tokens' THEN c.tokens WHEN 'usd' THEN round(c.usd, 12) ELSE 1 END ORDER BY c.n)
+        INTO link_call, link_limit, link_amount
+        FROM unnest(user_ids, key_ids, project_ids, agent_ids, reserves_usd, reserves_tokens, decisions) WITH ORDINALITY
+            AS c (user_id, key_id, project_id, agent_id, usd, tokens, decision, n)
+        LEFT JOIN api_keys AS k ON k.id = c.key_id AND k.id = ANY (key_ids)
+        JOIN unnest(lim_subject, lim_measure) WITH ORDINALITY AS l (subject, measure, at) ON true
+        LEFT JOIN budgets AS b ON l.measure = 'usd' AND b.id = l.subject
+        WHERE c.decision IS NULL AND CASE WHEN l.measure = 'usd'
+            THEN b.user_id = c.user_id AND (b.scope = 'user' OR b.api_key_id = ANY (k.ancestor_ids || k.id)
+                OR b.project_id = c.project_id OR b.agent_id = c.agent_id)
+            ELSE l.subject = c.user_id OR l.subject = ANY (k.ancestor_ids || k.id) END;
+    END IF;
+
+    IF EXISTS (SELECT FROM unnest(link_limit, link_amount) AS l (at, amount) GROUP BY l.at HAVING sum(l.amount) > lim_left[l.at]) THEN
+        WHILE first <= cardinality(link_call) LOOP
+            call := link_call[first];
+            last := first;
+            refused_by := NULL;
+            WHILE last <= cardinality(link_call) AND link_call[last] = call LOOP
+                IF refused_by IS NULL AND lim_left[link_limit[last]] < link_amount[last] THEN
+                    refused_by := link_limit[last];
+                END IF;
+                last := last + 1;
+            END LOOP;
+            IF refused_by IS NULL THEN
+                FOR one IN SELECT g.at FROM generate_series(first, last - 1) AS g (at) LOOP
+                    lim_left[link_limit[one.at]] := lim_left[link_limit[one.at]] - link_amount[one.at];
+                END LOOP;
+            ELSE
+                decisions[call] := CASE lim_measure[refused_by] WHEN 'usd' THEN 'budget_exceeded' ELSE 'rate_limited' END;
+                reasons[call] := refused_by;
+            END IF;
+            first := last;
+        END LOOP;
+    END IF;
+    -- All that nothing speaks against; from here on 'new' are those to be counted.
+    FOR call IN 1 .. call_count LOOP
+        decisions[call] := coalesce(decisions[call], 'new');
+    END LOOP;
+
+    -- A claim of a refused call is given up, and who asked the same in this batch is refused as it was.
+    IF cardinality(array_remove(claims, NULL)) > 0 THEN
+        DELETE FROM idempotency_keys AS i
+        USING unnest(request_ids, user_ids, claims, decisions) AS c (id, user_id, claim, decision)
+        WHERE i.user_id = c.user_id AND i.idempotency_key = c.claim AND i.request_id = c.id
+          AND c.decision IN ('rate_limited', 'budget_exceeded');
+        FOR call IN 1 .. call_count LOOP
+            last := array_position(request_ids, others[call]);
+            IF last IS NOT NULL AND decisions[call] = 'in_progress' AND decisions[last] IN ('rate_limited', 'budget_exceeded') THEN
+                decisions[call] := decisions[last];
+                reasons[call] := reasons[last];
+                others[call] := NULL;
+            END IF;
+        END LOOP;
+    END IF;
+
+    IF link_call IS NOT NULL THEN
+        UPDATE rate_windows AS w SET
+            window_started_at = CASE WHEN w.window_started_at > moment - interval '1 minute' THEN w.window_started_at ELSE moment END,
+            requests = CASE WHEN w.window_started_at > moment - interval '1 minute' THEN w.requests ELSE 0 END + g.requests,
+            tokens = CASE WHEN w.window_started_at > moment - interval '1 minute' THEN w.tokens ELSE 0 END + g.tokens,
+            parallel = w.parallel + g.parallel
+        FROM (SELECT lim_subject[l.at] AS subject,
+                coalesce(sum(l.amount) FILTER (WHERE lim_measure[l.at] = 'requests'), 0) AS requests,
+                coalesce(sum(l.amount) FILTER (WHERE lim_measure[l.at] = 'tokens'), 0) AS tokens,
+                coalesce(sum(l.amount) FILTER (WHERE lim_measure[l.at] = 'parallel'), 0) AS parallel
+              FROM unnest(link_call, link_limit, link_amount) AS l (call, at, amount)
+              WHERE decisions[l.call] = 'new' AND lim_measure[l.at] <> 'usd' GROUP BY 1) AS g
+        WHERE w.subject_id = g.subject AND w.subject_id = ANY (subjects);
+        IF lim_measure && ARRAY['tokens', 'parallel'] THEN
+            INSERT INTO call_holds (request_id, subject_id, window_started_at, tokens, parallel)
+            SELECT request_ids[l.call], w.subject_id, w.window_started_at,
+                coalesce(sum(l.amount) FILTER (WHERE lim_measure[l.at] = 'tokens'), 0),
+                count(*) FILTER (WHERE lim_measure[l.at] = 'parallel')
+            FROM unnest(link_call, link_limit, link_amount) AS l (call, at, amount)
+            JOIN rate_windows AS w ON w.subject_id = lim_subject[l.at]
+            WHERE decisions[l.call] = 'new' AND lim_measure[l.at] IN ('tokens', 'parallel')
+            GROUP BY 1, 2, 3;
+        END IF;
+        IF 'usd' = ANY (lim_measure) THEN
+            UPDATE budget_periods AS p SET reserved_usd = p.reserved_usd + g.amount
+            FROM (SELECT l.at, sum(l.amount) AS amount FROM unnest(link_call, link_limit, link_amount) AS l (call, at, amount)
+                  WHERE decisions[l.call] = 'new' AND lim_measure[l.at] = 'usd' GROUP BY 1) AS g
+            WHERE p.budget_id = lim_subject[g.at] AND p.period_start = lim_period[g.at];
+            INSERT INTO budget_reservations (request_id, budget_id, period_start, amount_usd, expires_at)
+            SELECT request_ids[l.call], lim_subject[l.at], lim_period[l.at], l.amount, moment + interval '1 day'
+            FROM unnest(link_call, link_limit, link_amount) AS l (call, at, amount)
+            WHERE decisions[l.call] = 'new' AND lim_measure[l.at] = 'usd';
+        END IF;
+    END IF;
+
+    IF decisions && ARRAY['rate_limited', 'budget_exceeded', 'key_reused', 'revoked'] THEN
+        INSERT INTO call_refusals AS r (hour, user_id, api_key_id, reason, limit_name, refused_count)
+        SELECT date_trunc('hour', moment, 'UTC'), u.id, k.id, c.decision, coalesce(lim_name[c.reason], ''), count(*)
+        FROM unnest(user_ids, key_ids, decisions, reasons) AS c (user_id, key_id, decision, reason)
+        JOIN users AS u ON u.id = c.user_id LEFT JOIN api_keys AS k ON k.id = c.key_id
+        WHERE c.decision IN ('rate_limited', 'budget_exceeded', 'key_reused', 'revoked')
+        GROUP BY 2, 3, 4, 5 ORDER BY 2, 3, 4, 5
+        ON CONFLICT ON CONSTRAINT call_refusals_key DO UPDATE SET refused_count = r.refused_count + EXCLUDED.refused_count;
+    END IF;
+
+    RETURN QUERY
+    SELECT c.id, CASE c.decision WHEN 'new' THEN 'admitted' ELSE c.decision END, lim_name[c.reason], lim_value[c.reason],
+        lim_left[c.reason], lim_wait[c.reason], c.other
+    FROM unnest(request_ids, decisions, reasons, others) AS c (id, decision, reason, other);
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_admit(request_ids uuid[], user_ids uuid[], key_ids uuid[], project_ids uuid[], agent_ids text[], reserves_usd numeric[], reserves_tokens integer[], claims text[], body_hashes bytea[], retried boolean) IS 'Decides which calls of a batch may be made and counts them against every limit and budget that fits, exactly and over any number of processes.';
+
 CREATE FUNCTION public.helix_append_only() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -831,6 +1168,75 @@ END
 $$;
 
 COMMENT ON FUNCTION public.helix_append_only() IS 'Trigger of audit and ledger tables: refuses UPDATE, DELETE and TRUNCATE, except setting the named reference columns (and, under helix.erasure = on, the named content columns) to NULL.';
+
+CREATE FUNCTION public.helix_charge(request_ids uuid[], user_ids uuid[], key_ids uuid[], project_ids uuid[], agent_ids text[], admitted_ats timestamp with time zone[], costs_usd numeric[], tokens integer[], finals boolean[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_catalog'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    charged integer := 0;
+    subjects uuid[];
+    budget_ids uuid[];
+    periods date[];
+    spent numeric[];
+    released numeric[];
+BEGIN
+    IF request_ids IS NULL THEN
+        RETURN 0;
+    END IF;
+    SELECT array_agg(DISTINCT h.subject_id ORDER BY h.subject_id) INTO subjects FROM call_holds AS h WHERE h.request_id = ANY (request_ids);
+    IF subjects IS NOT NULL THEN
+        PERFORM FROM rate_windows AS w WHERE w.subject_id = ANY (subjects) ORDER BY w.subject_id FOR NO KEY UPDATE;
+        UPDATE call_holds AS h SET tokens_used = h.tokens_used + c.tokens
+        FROM (SELECT u.request_id, sum(u.tokens) AS tokens FROM unnest(request_ids, tokens) AS u (request_id, tokens) GROUP BY 1) AS c
+        WHERE h.request_id = c.request_id;
+        WITH gone AS (
+            DELETE FROM call_holds AS h USING unnest(request_ids, finals) AS c (request_id, final)
+            WHERE h.request_id = c.request_id AND c.final
+            RETURNING h.subject_id, h.window_started_at, h.tokens, h.tokens_used, h.parallel),
+        sums AS (
+            SELECT g.subject_id, sum(g.parallel) AS parallel,
+                coalesce(sum(g.tokens_used - g.tokens) FILTER (WHERE g.tokens > 0 AND g.window_started_at = w.window_started_at), 0) AS tokens
+            FROM gone AS g JOIN rate_windows AS w ON w.subject_id = g.subject_id GROUP BY 1)
+        UPDATE rate_windows AS w SET parallel = w.parallel - s.parallel, tokens = greatest(w.tokens + s.tokens, 0)
+        FROM sums AS s WHERE w.subject_id = s.subject_id;
+    END IF;
+
+    IF EXISTS (SELECT FROM budgets AS b WHERE b.user_id = ANY (user_ids)) THEN
+        SELECT array_agg(m.budget_id), array_agg(m.period_start), array_agg(m.cost),
+            array_agg(CASE WHEN m.final THEN m.held ELSE least(m.held, m.cost) END)
+        INTO budget_ids, periods, spent, released
+        FROM (
+            SELECT c.request_id, b.id AS budget_id, coalesce(v.period_start, helix_period_start(b.period, c.admitted_at)) AS period_start,
+                coalesce(v.amount_usd, 0) AS held, sum(c.cost) AS cost, bool_or(c.final) AS final
+            FROM unnest(request_ids, user_ids, key_ids, project_ids, agent_ids, admitted_ats, costs_usd, finals)
+                AS c (request_id, user_id, key_id, project_id, agent_id, admitted_at, cost, final)
+            LEFT JOIN api_keys AS k ON k.id = c.key_id
+            JOIN budgets AS b ON b.user_id = c.user_id AND (b.scope = 'user' OR b.api_key_id = ANY (k.ancestor_ids || k.id)
+                OR b.project_id = c.project_id OR b.agent_id = c.agent_id)
+            LEFT JOIN budget_reservations AS v ON v.request_id = c.request_id AND v.budget_id = b.id
+            GROUP BY 1, 2, 3, 4) AS m;
+        PERFORM FROM budget_periods AS p
+        JOIN (SELECT DISTINCT m.budget_id, m.period_start FROM unnest(budget_ids, periods) AS m (budget_id, period_start)) AS m USING (budget_id, period_start)
+        ORDER BY p.budget_id, p.period_start FOR NO KEY UPDATE OF p;
+        UPDATE budget_periods AS p SET reserved_usd = p.reserved_usd - m.released, settled_usd = p.settled_usd + m.spent
+        FROM (SELECT m.budget_id, m.period_start, sum(m.released) AS released, sum(m.spent) AS spent
+              FROM unnest(budget_ids, periods, released, spent) AS m (budget_id, period_start, released, spent) GROUP BY 1, 2) AS m
+        WHERE p.budget_id = m.budget_id AND p.period_start = m.period_start;
+        GET DIAGNOSTICS charged = ROW_COUNT;
+        DELETE FROM budget_reservations AS v USING unnest(request_ids, finals) AS c (request_id, final)
+        WHERE v.request_id = c.request_id AND c.final;
+        UPDATE budget_reservations AS v SET amount_usd = greatest(v.amount_usd - c.cost, 0)
+        FROM (SELECT u.request_id, sum(u.cost) AS cost FROM unnest(request_ids, costs_usd) AS u (request_id, cost)
+              GROUP BY 1) AS c
+        WHERE v.request_id = c.request_id;
+    END IF;
+    RETURN charged;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_charge(request_ids uuid[], user_ids uuid[], key_ids uuid[], project_ids uuid[], agent_ids text[], admitted_ats timestamp with time zone[], costs_usd numeric[], tokens integer[], finals boolean[]) IS 'Charges answers to the budgets of their calls and gives back what ended calls held; returns how many periods it charged.';
 
 CREATE FUNCTION public.helix_content_text(content json) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -928,6 +1334,27 @@ END
 $_$;
 
 COMMENT ON FUNCTION public.helix_create_partitions(months_back integer, months_ahead integer) IS 'Makes the missing monthly partitions of every table RANGE-partitioned by one uuid column, moving rows out of the default partition where needed; returns how many it made. Idempotent; run by the owner of the tables.';
+
+CREATE FUNCTION public.helix_hlc_now() RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint << 16
+$$;
+
+COMMENT ON FUNCTION public.helix_hlc_now() IS 'Now as a hybrid logical clock: milliseconds since 1970 shifted left by 16.';
+
+CREATE FUNCTION public.helix_period_end(period text, moment timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE period WHEN 'day'::text THEN ((date_trunc('day'::text, (moment AT TIME ZONE 'UTC'::text)) + '1 day'::interval) AT TIME ZONE 'UTC'::text) WHEN 'month'::text THEN ((date_trunc('month'::text, (moment AT TIME ZONE 'UTC'::text)) + '1 mon'::interval) AT TIME ZONE 'UTC'::text) ELSE NULL::timestamp with time zone END;
+
+COMMENT ON FUNCTION public.helix_period_end(period text, moment timestamp with time zone) IS 'When the day or month that holds the moment ends; NULL for total.';
+
+CREATE FUNCTION public.helix_period_start(period text, moment timestamp with time zone) RETURNS date
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE period WHEN 'day'::text THEN ((moment AT TIME ZONE 'UTC'::text))::date WHEN 'month'::text THEN (date_trunc('month'::text, (moment AT TIME ZONE 'UTC'::text)))::date WHEN 'total'::text THEN '1970-01-01'::date ELSE NULL::date END;
+
+COMMENT ON FUNCTION public.helix_period_start(period text, moment timestamp with time zone) IS 'First UTC day of the day or month that holds the moment; 1970-01-01 for total.';
 
 CREATE FUNCTION public.helix_readable_json(document json) RETURNS json
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -1649,6 +2076,319 @@ CREATE FUNCTION public.helix_tenant() RETURNS uuid
 
 COMMENT ON FUNCTION public.helix_tenant() IS 'The tenant (users.id) of this transaction, from SET LOCAL helix.tenant; NULL when it is not set, and NULL matches no row.';
 
+CREATE FUNCTION public.memories_record_added() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+BEGIN
+    PERFORM public.memory_adopt(ARRAY(SELECT f.id FROM fresh AS f));
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION public.memories_record_added() IS 'Trigger: new memories become created events.';
+
+CREATE FUNCTION public.memories_record_changed() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    self varchar := public.memory_recording_node();
+    one record;
+    told record;
+    set_fields jsonb;
+    set_metadata jsonb;
+BEGIN
+    IF self IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM public.memory_adopt(ARRAY(SELECT f.id FROM fresh AS f WHERE NOT EXISTS (SELECT FROM public.distributed_memory AS d WHERE d.id = f.id)));
+    FOR one IN
+        SELECT ROW(f.*)::public.memories AS is_now, ROW(w.*)::public.memories AS was FROM fresh AS f JOIN was_before AS w ON w.id = f.id
+        WHERE (f.content, f.importance, f.tags, f.entities, f.relationships, f.metadata, f.memory_type, f.speaker, f.confidence, f.agent_id, f.project_id,
+               f.session_id, f.conversation_id, f.source_response_id, f.merged_into, f.valid_from, f.valid_to)
+            IS DISTINCT FROM
+              (w.content, w.importance, w.tags, w.entities, w.relationships, w.metadata, w.memory_type, w.speaker, w.confidence, w.agent_id, w.project_id,
+               w.session_id, w.conversation_id, w.source_response_id, w.merged_into, w.valid_from, w.valid_to)
+        ORDER BY f.id
+    LOOP
+        set_fields := public.memory_changed_keys(public.memory_event_fields(one.was), public.memory_event_fields(one.is_now));
+        IF set_fields -> 'session_id' = 'null' THEN set_fields := set_fields - 'session_id'; END IF;
+        IF set_fields -> 'project_id' = 'null' THEN set_fields := set_fields - 'project_id'; END IF;
+        set_metadata := public.memory_changed_keys((one.was).metadata, (one.is_now).metadata);
+        CONTINUE WHEN set_fields = '{}' AND set_metadata = '{}'
+            AND ((one.was).content, (one.was).importance, (one.was).tags, (one.was).entities, (one.was).relationships)
+              = ((one.is_now).content, (one.is_now).importance, (one.is_now).tags, (one.is_now).entities, (one.is_now).relationships);
+        UPDATE public.distributed_memory AS d
+        SET content = (one.is_now).content, importance = (one.is_now).importance, tags = to_jsonb((one.is_now).tags), entities = (one.is_now).entities,
+            relationships = (one.is_now).relationships, metadata = (one.is_now).metadata,
+            fields = jsonb_strip_nulls(d.fields || set_fields), session_id = (one.is_now).session_id,
+            vector_clock = d.vector_clock || jsonb_build_object(self, coalesce((d.vector_clock ->> self)::bigint, 0) + 1), version = d.version + 1,
+            hlc_seen = greatest(d.hlc_seen + 1, public.helix_hlc_now()),
+            hlc = CASE WHEN (one.is_now).content <> (one.was).content THEN greatest(d.hlc_seen + 1, public.helix_hlc_now()) ELSE d.hlc END,
+            node_id = CASE WHEN (one.is_now).content <> (one.was).content THEN self ELSE d.node_id END,
+            embedding = CASE WHEN (one.is_now).content <> (one.was).content THEN NULL ELSE d.embedding END,
+            embedding_config_id = CASE WHEN (one.is_now).content <> (one.was).content THEN NULL ELSE d.embedding_config_id END,
+            replicated_to = '[]'
+        WHERE d.id = (one.is_now).id AND d.deleted_at IS NULL
+        RETURNING d.id, d.user_id, d.vector_clock, d.hlc_seen INTO told;
+        CONTINUE WHEN told.id IS NULL;
+        INSERT INTO public.distributed_memory_events (event_type, node_id, memory_id, user_id, session_id, content, importance, tags, entities, relationships,
+            removed, metadata, access_total, version, vector_clock, hlc, fields)
+        VALUES ('updated', self, told.id, told.user_id, (one.is_now).session_id,
+            CASE WHEN (one.is_now).content <> (one.was).content THEN (one.is_now).content END,
+            CASE WHEN (one.is_now).importance <> (one.was).importance THEN (one.is_now).importance END,
+            coalesce((SELECT jsonb_agg(t) FROM unnest((one.is_now).tags) AS t WHERE t <> ALL ((one.was).tags)), '[]'),
+            coalesce((SELECT jsonb_agg(e) FROM jsonb_array_elements((one.is_now).entities) AS e WHERE NOT (one.was).entities @> jsonb_build_array(e)), '[]'),
+            coalesce((SELECT jsonb_agg(r) FROM jsonb_array_elements((one.is_now).relationships) AS r WHERE NOT (one.was).relationships @> jsonb_build_array(r)), '[]'),
+            jsonb_strip_nulls(jsonb_build_object(
+                'tags', (SELECT jsonb_agg(t) FROM unnest((one.was).tags) AS t WHERE t <> ALL ((one.is_now).tags)),
+                'entities', (SELECT jsonb_agg(DISTINCT coalesce(e ->> 'id', e ->> 'name', e #>> '{}')) FROM jsonb_array_elements((one.was).entities) AS e
+                             WHERE NOT EXISTS (SELECT FROM jsonb_array_elements((one.is_now).entities) AS n
+                                               WHERE coalesce(n ->> 'id', n ->> 'name', n #>> '{}') = coalesce(e ->> 'id', e ->> 'name', e #>> '{}'))),
+                'relationships', (SELECT jsonb_agg(DISTINCT coalesce(e ->> 'id', e #>> '{}')) FROM jsonb_array_elements((one.was).relationships) AS e
+                                  WHERE NOT (one.is_now).relationships @> jsonb_build_array(e)))),
+            set_metadata, 0, (told.vector_clock ->> self)::bigint, told.vector_clock, told.hlc_seen, set_fields);
+        IF set_fields ->> 'merged_into' IS NOT NULL THEN
+            PERFORM public.memory_record_merged((set_fields ->> 'merged_into')::uuid, told.id);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION public.memories_record_changed() IS 'Trigger: what changed of a memory becomes an updated event.';
+
+CREATE FUNCTION public.memories_record_removed() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    self varchar := public.memory_recording_node();
+    doomed uuid[];
+BEGIN
+    IF self IS NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT array_agg(DISTINCT d.id) INTO doomed
+    FROM gone AS g JOIN public.users AS u ON u.id = g.user_id  -- with the user everything goes, events too
+    JOIN public.distributed_memory AS d ON d.user_id = g.user_id AND d.deleted_at IS NULL
+        AND (d.id = g.id OR (helix_sha256(d.content) = g.content_hash AND NOT EXISTS (SELECT FROM public.memories AS m WHERE m.id = d.id)));
+    IF doomed IS NOT NULL THEN
+        PERFORM public.memory_bury(doomed, self);
+    END IF;
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION public.memories_record_removed() IS 'Trigger: memories that go become tombstones and deleted events, without text.';
+
+CREATE FUNCTION public.memory_adopt(p_ids uuid[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    self varchar := public.memory_recording_node();
+    adopted uuid[];
+BEGIN
+    IF self IS NULL THEN
+        RETURN 0;
+    END IF;
+    WITH made AS (
+        INSERT INTO public.distributed_memory (id, shard_key, user_id, session_id, content, importance, tags, entities, relationships, metadata,
+            access_count, version, vector_clock, hlc, hlc_seen, node_id, created_at, fields)
+        SELECT m.id, left(md5(m.user_id::text), 2), m.user_id, m.session_id, m.content, m.importance, to_jsonb(m.tags), m.entities, m.relationships,
+               m.metadata, m.access_count, 1, jsonb_build_object(self, 1), h.hlc, h.hlc, self, m.created_at, public.memory_event_fields(m)
+        FROM public.memories AS m CROSS JOIN (SELECT public.helix_hlc_now() AS hlc) AS h
+        WHERE m.id = ANY (p_ids) AND m.deleted_at IS NULL
+        ORDER BY m.id
+        ON CONFLICT (id) DO NOTHING RETURNING id)
+    SELECT array_agg(id) INTO adopted FROM made;
+    -- In a statement of its own: a policy looks for the state's row as the statement found it.
+    INSERT INTO public.distributed_memory_events (event_type, node_id, memory_id, user_id, session_id, content, importance, tags, entities, relationships,
+        metadata, access_delta, access_total, version, vector_clock, hlc, fields)
+    SELECT 'created', self, d.id, d.user_id, d.session_id, d.content, d.importance, d.tags, d.entities, d.relationships,
+           d.metadata, d.access_count, d.access_count, 1, d.vector_clock, d.hlc, d.fields
+    FROM public.distributed_memory AS d WHERE d.id = ANY (adopted) ORDER BY d.id;
+    RETURN coalesce(cardinality(adopted), 0);
+END $$;
+
+COMMENT ON FUNCTION public.memory_adopt(p_ids uuid[]) IS 'Writes the first event and state of memories that have none; returns how many.';
+
+CREATE FUNCTION public.memory_bury(p_ids uuid[], p_node character varying DEFAULT NULL::character varying) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    owners uuid[] := ARRAY(SELECT DISTINCT d.user_id FROM public.distributed_memory AS d WHERE d.id = ANY (p_ids));
+BEGIN
+    IF p_node IS NOT NULL THEN
+        INSERT INTO public.distributed_memory_events (event_type, node_id, memory_id, user_id, version, vector_clock, hlc)
+        SELECT 'deleted', p_node, d.id, d.user_id, n.version, d.vector_clock || jsonb_build_object(p_node, n.version), greatest(d.hlc_seen + 1, public.helix_hlc_now())
+        FROM public.distributed_memory AS d CROSS JOIN LATERAL (SELECT coalesce((d.vector_clock ->> p_node)::bigint, 0) + 1 AS version) AS n
+        WHERE d.id = ANY (p_ids) AND d.deleted_at IS NULL ORDER BY d.id;
+    END IF;
+    UPDATE public.distributed_memory AS d
+    SET content = NULL, embedding = NULL, embedding_config_id = NULL, tags = '[]', entities = '[]', relationships = '[]', metadata = '{}', fields = '{}',
+        deleted_at = now(), replicated_to = '[]',
+        version = CASE WHEN p_node IS NULL THEN d.version ELSE d.version + 1 END,
+        vector_clock = CASE WHEN p_node IS NULL THEN d.vector_clock ELSE d.vector_clock || jsonb_build_object(p_node, coalesce((d.vector_clock ->> p_node)::bigint, 0) + 1) END,
+        hlc_seen = CASE WHEN p_node IS NULL THEN d.hlc_seen ELSE greatest(d.hlc_seen + 1, public.helix_hlc_now()) END
+    WHERE d.id = ANY (p_ids) AND d.deleted_at IS NULL;
+    PERFORM public.redact_memory_events(i) FROM unnest(p_ids) AS i;
+    DELETE FROM public.crdt_versions AS c WHERE c.memory_id = ANY (p_ids);
+    UPDATE public.memory_snapshots AS s
+    SET memories = coalesce((SELECT jsonb_agg(x) FROM jsonb_array_elements(s.memories) AS x WHERE (x ->> 'id')::uuid <> ALL (p_ids)), '[]'),
+        memory_count = (SELECT count(*) FROM jsonb_array_elements(s.memories) AS x WHERE (x ->> 'id')::uuid <> ALL (p_ids))
+    WHERE s.user_id = ANY (owners) AND EXISTS (SELECT FROM jsonb_array_elements(s.memories) AS x WHERE (x ->> 'id')::uuid = ANY (p_ids));
+END $$;
+
+COMMENT ON FUNCTION public.memory_bury(p_ids uuid[], p_node character varying) IS 'Makes tombstones of memories: no text stays in states, events, merge states or snapshots.';
+
+CREATE FUNCTION public.memory_changed_keys(was jsonb, now_is jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    SELECT coalesce((SELECT jsonb_object_agg(k.key, now_is -> k.key)
+                     FROM (SELECT jsonb_object_keys(was || now_is) AS key) AS k WHERE was -> k.key IS DISTINCT FROM now_is -> k.key), '{}')
+$$;
+
+COMMENT ON FUNCTION public.memory_changed_keys(was jsonb, now_is jsonb) IS 'Keys whose value changed, with the new value, null for those that are gone.';
+
+CREATE TABLE public.memories (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    user_id uuid NOT NULL,
+    session_id uuid,
+    project_id uuid,
+    agent_id character varying(100),
+    content text NOT NULL,
+    content_hash bytea GENERATED ALWAYS AS (public.helix_sha256(content)) STORED NOT NULL,
+    memory_type character varying(50) DEFAULT 'fact'::character varying NOT NULL,
+    entities jsonb DEFAULT '[]'::jsonb NOT NULL,
+    relationships jsonb DEFAULT '[]'::jsonb NOT NULL,
+    speaker character varying(255),
+    confidence numeric(5,4) DEFAULT 0.8 NOT NULL,
+    importance numeric(5,4) DEFAULT 0.5 NOT NULL,
+    access_count integer DEFAULT 0 NOT NULL,
+    last_accessed timestamp with time zone,
+    source_response_id uuid,
+    conversation_id uuid,
+    valid_from timestamp with time zone DEFAULT now() NOT NULL,
+    valid_to timestamp with time zone,
+    merged_into uuid,
+    deleted_at timestamp with time zone,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT memories_access_count_check CHECK ((access_count >= 0)),
+    CONSTRAINT memories_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
+    CONSTRAINT memories_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
+    CONSTRAINT memories_merged_into_check CHECK ((merged_into <> id)),
+    CONSTRAINT memories_valid_check CHECK ((valid_to >= valid_from))
+);
+
+ALTER TABLE ONLY public.memories FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.memories IS 'What is remembered for a user; searchable at commit, with or without embeddings.';
+
+COMMENT ON COLUMN public.memories.session_id IS 'Session it came of; the memory outlives it.';
+
+COMMENT ON COLUMN public.memories.content_hash IS 'Derived: SHA-256 of content; an exact duplicate of a live memory of the same user is refused.';
+
+COMMENT ON COLUMN public.memories.memory_type IS 'fact, preference, event ... An open set.';
+
+COMMENT ON COLUMN public.memories.entities IS 'Entities as they were extracted; memory_entity_mentions holds them resolved.';
+
+COMMENT ON COLUMN public.memories.relationships IS 'Relations as they were extracted; memory_relations holds them resolved.';
+
+COMMENT ON COLUMN public.memories.speaker IS 'Who said it.';
+
+COMMENT ON COLUMN public.memories.confidence IS '0 to 1.';
+
+COMMENT ON COLUMN public.memories.importance IS '0 to 1.';
+
+COMMENT ON COLUMN public.memories.access_count IS 'How often a search handed it out.';
+
+COMMENT ON COLUMN public.memories.source_response_id IS 'Answer it was drawn from; joins llm_responses, no FK because responses are dropped sooner.';
+
+COMMENT ON COLUMN public.memories.conversation_id IS 'Conversation it was drawn from; joins conversation_events.conversation_id.';
+
+COMMENT ON COLUMN public.memories.valid_from IS 'From when it is true of the world.';
+
+COMMENT ON COLUMN public.memories.valid_to IS 'Until when it is true; NULL: still.';
+
+COMMENT ON COLUMN public.memories.merged_into IS 'Memory that took this near-duplicate in; set back to NULL to undo.';
+
+COMMENT ON COLUMN public.memories.deleted_at IS 'When it was forgotten: never found again, erased by the next sweep.';
+
+CREATE FUNCTION public.memory_event_fields(m public.memories) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    SELECT jsonb_strip_nulls(jsonb_build_object(
+        'memory_type', m.memory_type, 'speaker', m.speaker, 'confidence', m.confidence::text, 'agent_id', m.agent_id, 'project_id', m.project_id,
+        'session_id', m.session_id, 'conversation_id', m.conversation_id, 'source_response_id', m.source_response_id, 'merged_into', m.merged_into,
+        'valid_from', to_char(m.valid_from AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'valid_to', to_char(m.valid_to AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'created_at', to_char(m.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))
+$$;
+
+COMMENT ON FUNCTION public.memory_event_fields(m public.memories) IS 'What events say of a memory beside its text and sets, as {"field": "text", ...}; times in UTC.';
+
+CREATE FUNCTION public.memory_publish_uses(p_limit integer DEFAULT 1000) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    self varchar := public.memory_recording_node();
+    published bigint;
+BEGIN
+    IF self IS NULL THEN
+        RETURN 0;
+    END IF;
+    WITH used AS (
+        SELECT d.id, m.access_count - d.access_count AS delta,
+               coalesce((SELECT max(e.access_total) FROM public.distributed_memory_events AS e WHERE e.memory_id = d.id AND e.node_id = self), 0) AS total
+        FROM public.memories AS m JOIN public.distributed_memory AS d ON d.id = m.id AND d.deleted_at IS NULL
+        WHERE m.access_count > d.access_count ORDER BY m.id LIMIT p_limit
+    ), told AS (
+        UPDATE public.distributed_memory AS d
+        SET access_count = d.access_count + u.delta, version = d.version + 1, hlc_seen = greatest(d.hlc_seen + 1, public.helix_hlc_now()), replicated_to = '[]',
+            vector_clock = d.vector_clock || jsonb_build_object(self, coalesce((d.vector_clock ->> self)::bigint, 0) + 1)
+        FROM used AS u WHERE d.id = u.id RETURNING d.id, d.user_id, d.vector_clock, d.hlc_seen, u.delta, u.total)
+    INSERT INTO public.distributed_memory_events (event_type, node_id, memory_id, user_id, access_delta, access_total, version, vector_clock, hlc)
+    SELECT 'updated', self, t.id, t.user_id, t.delta, t.total + t.delta, (t.vector_clock ->> self)::bigint, t.vector_clock, t.hlc_seen FROM told AS t;
+    GET DIAGNOSTICS published = ROW_COUNT;
+    RETURN published;
+END $$;
+
+COMMENT ON FUNCTION public.memory_publish_uses(p_limit integer) IS 'Writes an event for each memory that was used since its last one, at most p_limit; returns how many. For operators, across tenants.';
+
+CREATE FUNCTION public.memory_record_merged(p_into uuid, p_from uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+DECLARE
+    self varchar := public.memory_recording_node();
+BEGIN
+    WITH told AS (
+        UPDATE public.distributed_memory AS d
+        SET vector_clock = d.vector_clock || jsonb_build_object(self, coalesce((d.vector_clock ->> self)::bigint, 0) + 1), version = d.version + 1,
+            hlc_seen = greatest(d.hlc_seen + 1, public.helix_hlc_now()), replicated_to = '[]'
+        WHERE d.id = p_into AND d.deleted_at IS NULL RETURNING d.id, d.user_id, d.vector_clock, d.hlc_seen)
+    INSERT INTO public.distributed_memory_events (event_type, node_id, memory_id, user_id, merged_from, version, vector_clock, hlc)
+    SELECT 'merged', self, t.id, t.user_id, jsonb_build_array(p_from), (t.vector_clock ->> self)::bigint, t.vector_clock, t.hlc_seen FROM told AS t;
+END $$;
+
+COMMENT ON FUNCTION public.memory_record_merged(p_into uuid, p_from uuid) IS 'Writes the merged event of the memory that took another in.';
+
+CREATE FUNCTION public.memory_recording_node() RETURNS character varying
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    SELECT n.node_id FROM public.memory_nodes AS n WHERE n.is_self AND coalesce(current_setting('helix.replicating', true), '') <> 'on'
+$$;
+
+COMMENT ON FUNCTION public.memory_recording_node() IS 'The node whose event a change of a memory becomes; NULL while a merge writes, and before the node is known.';
+
 CREATE FUNCTION public.rebuild_memory_from_events(p_memory_id uuid) RETURNS TABLE(memory_id uuid, user_id uuid, session_id uuid, content text, embedding public.vector, embedding_model character varying, importance numeric, tags jsonb, entities jsonb, relationships jsonb, metadata jsonb, access_count bigint, version bigint, vector_clock jsonb, hlc bigint, node_id character varying, event_count bigint, created_at timestamp with time zone, updated_at timestamp with time zone)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'public'
@@ -1667,17 +2407,17 @@ CREATE FUNCTION public.rebuild_memory_from_events(p_memory_id uuid) RETURNS TABL
     present AS (  -- an addition stays unless a removal had seen it; of equal keys the newest wins
         SELECT DISTINCT ON (a.kind, a.key) a.kind, a.key, a.value FROM added AS a
         WHERE NOT EXISTS (SELECT FROM removed AS r WHERE r.kind = a.kind AND r.key = a.key AND coalesce((r.vector_clock ->> a.node_id)::bigint, 0) >= a.version)
-        ORDER BY a.kind, a.key, a.hlc DESC, a.node_id DESC, a.id DESC),
+        ORDER BY a.kind, a.key, a.hlc DESC, a.node_id COLLATE "C" DESC, a.id DESC),
     meta AS (
-        SELECT DISTINCT ON (m.key) m.key, m.value FROM e, jsonb_each(e.metadata) AS m ORDER BY m.key, e.hlc DESC, e.node_id DESC, e.id DESC),
+        SELECT DISTINCT ON (m.key) m.key, m.value FROM e, jsonb_each(e.metadata) AS m ORDER BY m.key, e.hlc DESC, e.node_id COLLATE "C" DESC, e.id DESC),
     clock AS (
         SELECT c.key, max(c.value::bigint) AS value FROM e, jsonb_each_text(e.vector_clock || jsonb_build_object(e.node_id, e.version)) AS c GROUP BY c.key),
     won AS (
-        SELECT * FROM e WHERE e.content IS NOT NULL ORDER BY e.hlc DESC, e.node_id DESC, e.id DESC LIMIT 1)
+        SELECT * FROM e WHERE e.content IS NOT NULL ORDER BY e.hlc DESC, e.node_id COLLATE "C" DESC, e.id DESC LIMIT 1)
     SELECT p_memory_id, won.user_id,
-           (SELECT e.session_id FROM e WHERE e.session_id IS NOT NULL ORDER BY e.hlc DESC, e.node_id DESC, e.id DESC LIMIT 1),
+           (SELECT e.session_id FROM e WHERE e.session_id IS NOT NULL ORDER BY e.hlc DESC, e.node_id COLLATE "C" DESC, e.id DESC LIMIT 1),
            won.content, won.embedding, won.embedding_model,
-           coalesce((SELECT e.importance FROM e WHERE e.importance IS NOT NULL ORDER BY e.hlc DESC, e.node_id DESC, e.id DESC LIMIT 1), 0.5),
+           coalesce((SELECT e.importance FROM e WHERE e.importance IS NOT NULL ORDER BY e.hlc DESC, e.node_id COLLATE "C" DESC, e.id DESC LIMIT 1), 0.5),
            coalesce((SELECT jsonb_agg(p.value ORDER BY p.key) FROM present AS p WHERE p.kind = 'tags'), '[]'),
            coalesce((SELECT jsonb_agg(p.value ORDER BY p.key) FROM present AS p WHERE p.kind = 'entities'), '[]'),
            coalesce((SELECT jsonb_agg(p.value ORDER BY p.key) FROM present AS p WHERE p.kind = 'relationships'), '[]'),
@@ -1701,7 +2441,7 @@ CREATE FUNCTION public.redact_memory_events(p_memory_id uuid) RETURNS bigint
     AS $$
     WITH done AS (
         UPDATE public.distributed_memory_events
-        SET content = NULL, embedding = NULL, embedding_model = NULL, tags = '[]', entities = '[]', relationships = '[]', removed = '{}', metadata = '{}', redacted_at = now()
+        SET content = NULL, embedding = NULL, embedding_model = NULL, tags = '[]', entities = '[]', relationships = '[]', removed = '{}', metadata = '{}', fields = '{}', redacted_at = now()
         WHERE memory_id = p_memory_id AND redacted_at IS NULL AND event_type <> 'deleted' RETURNING 1)
     SELECT count(*) FROM done
 $$;
@@ -1928,7 +2668,19 @@ CREATE TABLE public.api_keys (
     expires_at timestamp with time zone,
     last_used_at timestamp with time zone,
     revoked_at timestamp with time zone,
+    parent_key_id uuid,
+    ancestor_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    tokens_per_minute integer,
+    parallel_max integer,
+    allowed_models text[],
+    cache_max_age_s integer,
+    previous_hash bytea,
+    previous_until timestamp with time zone,
+    CONSTRAINT api_keys_ancestors_check CHECK (((cardinality(ancestor_ids) <= 8) AND (NOT (ancestor_ids[cardinality(ancestor_ids)] IS DISTINCT FROM parent_key_id)))),
+    CONSTRAINT api_keys_cache_max_age_s_check CHECK ((cache_max_age_s >= 0)),
     CONSTRAINT api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32)),
+    CONSTRAINT api_keys_limits_check CHECK (((tokens_per_minute >= 0) AND (parallel_max >= 0))),
+    CONSTRAINT api_keys_previous_check CHECK (((octet_length(previous_hash) = 32) AND ((previous_hash IS NULL) = (previous_until IS NULL)))),
     CONSTRAINT api_keys_rate_limit_check CHECK ((rate_limit >= 0)),
     CONSTRAINT api_keys_revoked_check CHECK ((((status)::text <> 'revoked'::text) OR (revoked_at IS NOT NULL))),
     CONSTRAINT api_keys_scopes_check CHECK ((scopes <@ ARRAY['completions'::text, 'embeddings'::text, 'models'::text, 'debates'::text, 'memories'::text, 'knowledge'::text, 'conversations'::text, 'tasks'::text, 'projects'::text, 'prompts'::text, 'tools'::text, 'usage'::text, 'admin'::text])),
@@ -1952,6 +2704,22 @@ COMMENT ON COLUMN public.api_keys.status IS 'active, revoked, or expired (set by
 COMMENT ON COLUMN public.api_keys.expires_at IS 'Refused from this moment on; NULL never expires.';
 
 COMMENT ON COLUMN public.api_keys.last_used_at IS 'Last use, to the minute.';
+
+COMMENT ON COLUMN public.api_keys.parent_key_id IS 'The key this one was made with; it can do no more than that one, and ends with it. NULL: made with a login or a command.';
+
+COMMENT ON COLUMN public.api_keys.ancestor_ids IS 'All keys it descends from, the oldest first; calls count against the limits and budgets of each of them.';
+
+COMMENT ON COLUMN public.api_keys.tokens_per_minute IS 'Tokens per minute; NULL: no limit.';
+
+COMMENT ON COLUMN public.api_keys.parallel_max IS 'Calls under way at once; NULL: no limit.';
+
+COMMENT ON COLUMN public.api_keys.allowed_models IS 'Patterns of the models the key may call (* stands for any characters); NULL: every model.';
+
+COMMENT ON COLUMN public.api_keys.cache_max_age_s IS 'How old an answer out of the response cache may be; 0: never from the cache; NULL: as the route says.';
+
+COMMENT ON COLUMN public.api_keys.previous_hash IS 'SHA-256 of the key that was replaced by the last rotation. Never shown.';
+
+COMMENT ON COLUMN public.api_keys.previous_until IS 'Until when the replaced key still opens the door.';
 
 CREATE TABLE public.archived_projects (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2032,6 +2800,31 @@ CREATE TABLE public.background_tasks_default (
     CONSTRAINT background_tasks_spend_cap_usd_check CHECK ((spend_cap_usd >= (0)::numeric))
 );
 
+CREATE TABLE public.backup_runs (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    action character varying(10) NOT NULL,
+    status character varying(10) NOT NULL,
+    backup_name character varying(64),
+    method character varying(10),
+    size_bytes bigint,
+    duration_ms bigint NOT NULL,
+    error_message text,
+    completed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT backup_runs_action_check CHECK ((action IN ('create', 'verify', 'restore'))),
+    CONSTRAINT backup_runs_duration_ms_check CHECK ((duration_ms >= 0)),
+    CONSTRAINT backup_runs_method_check CHECK ((method IN ('logical', 'physical'))),
+    CONSTRAINT backup_runs_size_bytes_check CHECK ((size_bytes >= 0)),
+    CONSTRAINT backup_runs_status_check CHECK ((status IN ('succeeded', 'failed')))
+);
+
+COMMENT ON TABLE public.backup_runs IS 'Backups made and restore tests run, with result and duration: what the doctor looks at.';
+
+COMMENT ON COLUMN public.backup_runs.action IS 'create: a backup was made. verify: it was restored beside and compared. restore: this database came out of it.';
+
+COMMENT ON COLUMN public.backup_runs.size_bytes IS 'Bytes of the encrypted files.';
+
+COMMENT ON COLUMN public.backup_runs.error_message IS 'Why it failed, without data.';
+
 CREATE TABLE public.budget_periods (
     budget_id uuid NOT NULL,
     period_start date NOT NULL,
@@ -2046,7 +2839,7 @@ ALTER TABLE ONLY public.budget_periods FORCE ROW LEVEL SECURITY;
 
 COMMENT ON TABLE public.budget_periods IS 'What is reserved and spent of a budget in one day or month.';
 
-COMMENT ON COLUMN public.budget_periods.period_start IS 'First UTC day of the period.';
+COMMENT ON COLUMN public.budget_periods.period_start IS 'First UTC day of the period; 1970-01-01 for a total.';
 
 COMMENT ON COLUMN public.budget_periods.reserved_usd IS 'Worst-case cost of the calls under way.';
 
@@ -2082,7 +2875,7 @@ CREATE TABLE public.budgets (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT budgets_limit_usd_check CHECK ((limit_usd >= (0)::numeric)),
-    CONSTRAINT budgets_period_check CHECK ((period IN ('day', 'month'))),
+    CONSTRAINT budgets_period_check CHECK ((period IN ('day', 'month', 'total'))),
     CONSTRAINT budgets_scope_check CHECK ((scope IN ('user', 'api_key', 'project', 'agent'))),
     CONSTRAINT budgets_target_check CHECK (((((scope)::text = 'api_key'::text) = (api_key_id IS NOT NULL)) AND (((scope)::text = 'project'::text) = (project_id IS NOT NULL)) AND (((scope)::text = 'agent'::text) = (agent_id IS NOT NULL))))
 );
@@ -2095,9 +2888,55 @@ COMMENT ON COLUMN public.budgets.user_id IS 'Tenant whose spending is limited.';
 
 COMMENT ON COLUMN public.budgets.scope IS 'What of the tenant is limited: user (everything), api_key, project or agent.';
 
-COMMENT ON COLUMN public.budgets.limit_usd IS 'US dollars per UTC day or month.';
+COMMENT ON COLUMN public.budgets.period IS 'day or month (UTC), or total: for ever.';
+
+COMMENT ON COLUMN public.budgets.limit_usd IS 'US dollars per period.';
 
 COMMENT ON COLUMN public.budgets.hard IS 'True: calls beyond the limit are refused; false: only reported.';
+
+CREATE TABLE public.call_holds (
+    request_id uuid NOT NULL,
+    subject_id uuid NOT NULL,
+    window_started_at timestamp with time zone NOT NULL,
+    tokens integer DEFAULT 0 NOT NULL,
+    tokens_used bigint DEFAULT 0 NOT NULL,
+    parallel smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT call_holds_counts_check CHECK (((tokens >= 0) AND (tokens_used >= 0) AND ((parallel >= 0) AND (parallel <= 1))))
+);
+
+ALTER TABLE ONLY public.call_holds FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.call_holds IS 'What calls under way hold of limits on tokens and parallel calls.';
+
+COMMENT ON COLUMN public.call_holds.request_id IS 'Joins llm_requests; no FK because the hold is made before the request row.';
+
+COMMENT ON COLUMN public.call_holds.window_started_at IS 'The window the tokens were counted in; once it is over they are not given back.';
+
+COMMENT ON COLUMN public.call_holds.tokens IS 'Tokens the call may use at most.';
+
+COMMENT ON COLUMN public.call_holds.tokens_used IS 'Tokens that attempts of the call used before its end.';
+
+CREATE TABLE public.call_refusals (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    user_id uuid NOT NULL,
+    api_key_id uuid,
+    reason character varying(50) NOT NULL,
+    limit_name character varying(100) DEFAULT ''::character varying NOT NULL,
+    refused_count bigint NOT NULL,
+    CONSTRAINT call_refusals_reason_check CHECK ((reason IN ('rate_limited', 'budget_exceeded', 'key_reused', 'revoked'))),
+    CONSTRAINT call_refusals_refused_count_check CHECK ((refused_count >= 0))
+);
+
+ALTER TABLE ONLY public.call_refusals FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.call_refusals IS 'Calls refused when they asked to be admitted, by hour and reason.';
+
+COMMENT ON COLUMN public.call_refusals.hour IS 'Start of the UTC hour.';
+
+COMMENT ON COLUMN public.call_refusals.reason IS 'rate_limited, budget_exceeded, key_reused (Idempotency-Key with another body) or revoked.';
+
+COMMENT ON COLUMN public.call_refusals.limit_name IS 'Which limit it was, such as key requests_per_minute; empty where none was.';
 
 CREATE TABLE public.cancelled_projects (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2293,73 +3132,6 @@ CREATE VIEW public.cognee_graphs WITH (security_invoker='true') AS
 
 COMMENT ON VIEW public.cognee_graphs IS 'memory_relations under the name of the schema reference: the edges of the graph, with the names of both ends.';
 
-CREATE TABLE public.memories (
-    id uuid DEFAULT uuidv7() NOT NULL,
-    user_id uuid NOT NULL,
-    session_id uuid,
-    project_id uuid,
-    agent_id character varying(100),
-    content text NOT NULL,
-    content_hash bytea GENERATED ALWAYS AS (public.helix_sha256(content)) STORED NOT NULL,
-    memory_type character varying(50) DEFAULT 'fact'::character varying NOT NULL,
-    entities jsonb DEFAULT '[]'::jsonb NOT NULL,
-    relationships jsonb DEFAULT '[]'::jsonb NOT NULL,
-    speaker character varying(255),
-    confidence numeric(5,4) DEFAULT 0.8 NOT NULL,
-    importance numeric(5,4) DEFAULT 0.5 NOT NULL,
-    access_count integer DEFAULT 0 NOT NULL,
-    last_accessed timestamp with time zone,
-    source_response_id uuid,
-    conversation_id uuid,
-    valid_from timestamp with time zone DEFAULT now() NOT NULL,
-    valid_to timestamp with time zone,
-    merged_into uuid,
-    deleted_at timestamp with time zone,
-    tags text[] DEFAULT '{}'::text[] NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT memories_access_count_check CHECK ((access_count >= 0)),
-    CONSTRAINT memories_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
-    CONSTRAINT memories_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
-    CONSTRAINT memories_merged_into_check CHECK ((merged_into <> id)),
-    CONSTRAINT memories_valid_check CHECK ((valid_to >= valid_from))
-);
-
-ALTER TABLE ONLY public.memories FORCE ROW LEVEL SECURITY;
-
-COMMENT ON TABLE public.memories IS 'What is remembered for a user; searchable at commit, with or without embeddings.';
-
-COMMENT ON COLUMN public.memories.session_id IS 'Session it came of; the memory outlives it.';
-
-COMMENT ON COLUMN public.memories.content_hash IS 'Derived: SHA-256 of content; an exact duplicate of a live memory of the same user is refused.';
-
-COMMENT ON COLUMN public.memories.memory_type IS 'fact, preference, event ... An open set.';
-
-COMMENT ON COLUMN public.memories.entities IS 'Entities as they were extracted; memory_entity_mentions holds them resolved.';
-
-COMMENT ON COLUMN public.memories.relationships IS 'Relations as they were extracted; memory_relations holds them resolved.';
-
-COMMENT ON COLUMN public.memories.speaker IS 'Who said it.';
-
-COMMENT ON COLUMN public.memories.confidence IS '0 to 1.';
-
-COMMENT ON COLUMN public.memories.importance IS '0 to 1.';
-
-COMMENT ON COLUMN public.memories.access_count IS 'How often a search handed it out.';
-
-COMMENT ON COLUMN public.memories.source_response_id IS 'Answer it was drawn from; joins llm_responses, no FK because responses are dropped sooner.';
-
-COMMENT ON COLUMN public.memories.conversation_id IS 'Conversation it was drawn from; joins conversation_events.conversation_id.';
-
-COMMENT ON COLUMN public.memories.valid_from IS 'From when it is true of the world.';
-
-COMMENT ON COLUMN public.memories.valid_to IS 'Until when it is true; NULL: still.';
-
-COMMENT ON COLUMN public.memories.merged_into IS 'Memory that took this near-duplicate in; set back to NULL to undo.';
-
-COMMENT ON COLUMN public.memories.deleted_at IS 'When it was forgotten: never found again, erased by the next sweep.';
-
 CREATE VIEW public.cognee_memories WITH (security_invoker='true') AS
  SELECT id,
     user_id,
@@ -2418,6 +3190,8 @@ CREATE TABLE public.llm_requests (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     started_at timestamp with time zone,
     completed_at timestamp with time zone,
+    task_id uuid,
+    parent_request_id uuid,
     CONSTRAINT llm_requests_request_type_check CHECK ((request_type IN ('completion', 'chat', 'embedding', 'vision', 'moderation', 'response', 'message'))),
     CONSTRAINT llm_requests_status_check CHECK ((status IN ('pending', 'running', 'completed', 'failed')))
 )
@@ -2457,13 +3231,17 @@ COMMENT ON COLUMN public.llm_requests.started_at IS 'When the first provider was
 
 COMMENT ON COLUMN public.llm_requests.completed_at IS 'When the request reached completed or failed.';
 
+COMMENT ON COLUMN public.llm_requests.task_id IS 'Task of the queue that made the call; no FK because tasks are dropped sooner. NULL for a client''s call.';
+
+COMMENT ON COLUMN public.llm_requests.parent_request_id IS 'Request in whose course Helix made this one itself; no FK within a partitioned table. NULL for a client''s call.';
+
 CREATE TABLE public.llm_response_bodies (
     response_id uuid NOT NULL,
     request_id uuid NOT NULL,
     user_id uuid,
     content text,
     raw_response json,
-    CONSTRAINT llm_response_bodies_month_check CHECK ((public.uuid_month(response_id) = public.uuid_month(request_id)))
+    CONSTRAINT llm_response_bodies_month_check CHECK ((SUBSTRING(uuid_send(response_id) FROM 1 FOR 6) = SUBSTRING(uuid_send(request_id) FROM 1 FOR 6)))
 )
 PARTITION BY RANGE (response_id);
 
@@ -2508,13 +3286,17 @@ CREATE TABLE public.llm_responses (
     cost_usd numeric(20,12) DEFAULT 0 NOT NULL,
     pricing_id uuid,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    gap_p50_ms integer,
+    gap_p95_ms integer,
+    gap_max_ms integer,
     CONSTRAINT llm_responses_attempt_check CHECK ((attempt >= 1)),
     CONSTRAINT llm_responses_chunk_count_check CHECK ((chunk_count >= 0)),
     CONSTRAINT llm_responses_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
     CONSTRAINT llm_responses_cost_usd_check CHECK ((cost_usd >= (0)::numeric)),
     CONSTRAINT llm_responses_first_token_ms_check CHECK ((first_token_ms >= 0)),
+    CONSTRAINT llm_responses_gaps_check CHECK (((gap_p50_ms >= 0) AND (gap_p95_ms >= gap_p50_ms) AND (gap_max_ms >= gap_p95_ms))),
     CONSTRAINT llm_responses_latency_ms_check CHECK ((latency_ms >= 0)),
-    CONSTRAINT llm_responses_month_check CHECK ((public.uuid_month(id) = public.uuid_month(request_id))),
+    CONSTRAINT llm_responses_month_check CHECK ((SUBSTRING(uuid_send(id) FROM 1 FOR 6) = SUBSTRING(uuid_send(request_id) FROM 1 FOR 6))),
     CONSTRAINT llm_responses_status_check CHECK ((status IN ('completed', 'failed', 'cancelled', 'interrupted'))),
     CONSTRAINT llm_responses_tokens_check CHECK (((tokens_prompt >= 0) AND (tokens_completion >= 0) AND (tokens_total >= 0) AND (tokens_cached >= 0) AND (tokens_reasoning >= 0)))
 )
@@ -2563,6 +3345,12 @@ COMMENT ON COLUMN public.llm_responses.attempt IS 'Which try this was, from 1.';
 COMMENT ON COLUMN public.llm_responses.cost_usd IS 'Exact cost in US dollars by the price row pricing_id.';
 
 COMMENT ON COLUMN public.llm_responses.pricing_id IS 'Price valid at that time; NULL when none was known (cost 0).';
+
+COMMENT ON COLUMN public.llm_responses.gap_p50_ms IS 'Median silence between two arrivals of content; NULL when not streamed, or with fewer than two.';
+
+COMMENT ON COLUMN public.llm_responses.gap_p95_ms IS 'The 95th percentile (nearest rank) of the silences.';
+
+COMMENT ON COLUMN public.llm_responses.gap_max_ms IS 'The longest silence.';
 
 CREATE VIEW public.completions WITH (security_invoker='true') AS
  SELECT r.id,
@@ -2769,6 +3557,44 @@ COMMENT ON TABLE public.conversation_replay_stats IS 'One replay of a conversati
 
 COMMENT ON COLUMN public.conversation_replay_stats.to_sequence IS 'The point that was asked for; NULL = the end.';
 
+CREATE TABLE public.conversation_turns (
+    request_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    session_id uuid,
+    assembled boolean DEFAULT false NOT NULL,
+    injected jsonb DEFAULT '{}'::jsonb NOT NULL,
+    injected_tokens integer DEFAULT 0 NOT NULL,
+    tainted boolean DEFAULT false NOT NULL,
+    events integer DEFAULT 0 NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    error text,
+    recorded_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT conversation_turns_attempts_check CHECK ((attempts >= 0)),
+    CONSTRAINT conversation_turns_events_check CHECK ((events >= 0)),
+    CONSTRAINT conversation_turns_injected_check CHECK ((jsonb_typeof(injected) = 'object'::text)),
+    CONSTRAINT conversation_turns_injected_tokens_check CHECK ((injected_tokens >= 0))
+);
+
+ALTER TABLE ONLY public.conversation_turns FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.conversation_turns IS 'One call within a conversation: what was put before it, and whether it has become events. The key that makes recording exactly-once.';
+
+COMMENT ON COLUMN public.conversation_turns.request_id IS 'The call: joins llm_requests.id; no FK because the row is written before the request is, and llm_requests is dropped sooner.';
+
+COMMENT ON COLUMN public.conversation_turns.assembled IS 'Whether Helix assembled the context (helix.context); the client then sends new messages only.';
+
+COMMENT ON COLUMN public.conversation_turns.injected IS 'Exactly what was added, without the texts: compression, memories with scores, messages, tokens, a digest. See docs/conversations.md.';
+
+COMMENT ON COLUMN public.conversation_turns.tainted IS 'Whether looked-up text or a tool''s result was added: what the model then asks for may not be the user''s wish.';
+
+COMMENT ON COLUMN public.conversation_turns.events IS 'How many events the call became.';
+
+COMMENT ON COLUMN public.conversation_turns.attempts IS 'How often recording it failed; after 5 it is left to the operator.';
+
+COMMENT ON COLUMN public.conversation_turns.recorded_at IS 'When its events were written, in the same transaction; NULL = not yet.';
+
 CREATE TABLE public.conversations (
     id uuid DEFAULT uuidv7() NOT NULL,
     user_id uuid NOT NULL,
@@ -2780,6 +3606,7 @@ CREATE TABLE public.conversations (
     last_event_at timestamp with time zone,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    external_id character varying(255),
     CONSTRAINT conversations_last_sequence_check CHECK ((last_sequence >= 0)),
     CONSTRAINT conversations_status_check CHECK ((status IN ('active', 'paused', 'closed')))
 )
@@ -2794,6 +3621,8 @@ COMMENT ON COLUMN public.conversations.status IS 'active, paused, closed. Set fr
 COMMENT ON COLUMN public.conversations.last_sequence IS 'Sequence number of the newest event; 0 before the first. Only the insert trigger of conversation_events may move it, by exactly one.';
 
 COMMENT ON COLUMN public.conversations.last_event_at IS 'Time of the newest event. Not indexed on purpose (it changes with every event); mv_recent_conversation_activity answers "what is going on".';
+
+COMMENT ON COLUMN public.conversations.external_id IS 'What its client calls it (helix.session of a call); one of a kind per user. NULL when nobody named it.';
 
 CREATE TABLE public.crdt_versions (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -2934,10 +3763,13 @@ CREATE TABLE public.debate_arguments (
     test_results jsonb,
     reflections jsonb,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    answer text,
+    confidence_source character varying(50),
     CONSTRAINT debate_arguments_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
+    CONSTRAINT debate_arguments_confidence_source_check CHECK ((confidence_source IN ('self_reported', 'vote_share', 'judge'))),
     CONSTRAINT debate_arguments_latency_ms_check CHECK ((latency_ms >= 0)),
     CONSTRAINT debate_arguments_quality_score_check CHECK (((quality_score >= (0)::numeric) AND (quality_score <= (1)::numeric))),
-    CONSTRAINT debate_arguments_role_check CHECK ((role IN ('proponent', 'opponent', 'moderator', 'synthesizer'))),
+    CONSTRAINT debate_arguments_role_check CHECK ((role IN ('proponent', 'opponent', 'moderator', 'synthesizer', 'debater', 'critic', 'defender', 'judge', 'researcher'))),
     CONSTRAINT debate_arguments_round_number_check CHECK ((round_number >= 0)),
     CONSTRAINT debate_arguments_tokens_used_check CHECK ((tokens_used >= 0)),
     CONSTRAINT debate_arguments_turn_number_check CHECK ((turn_number >= 0)),
@@ -2947,6 +3779,8 @@ CREATE TABLE public.debate_arguments (
 ALTER TABLE ONLY public.debate_arguments FORCE ROW LEVEL SECURITY;
 
 COMMENT ON TABLE public.debate_arguments IS 'What each participant said in each round. The raw answer and its cost are with response_id.';
+
+COMMENT ON COLUMN public.debate_arguments.round_number IS 'From 1; 0 holds the single answers given before and apart from the debate (the baseline).';
 
 COMMENT ON COLUMN public.debate_arguments.round IS 'Derived: round_number. The name one seed uses.';
 
@@ -2958,7 +3792,7 @@ COMMENT ON COLUMN public.debate_arguments.provider_name IS 'Name of the provider
 
 COMMENT ON COLUMN public.debate_arguments."position" IS 'Position argued for.';
 
-COMMENT ON COLUMN public.debate_arguments.role IS 'proponent, opponent, moderator or synthesizer.';
+COMMENT ON COLUMN public.debate_arguments.role IS 'proponent, opponent, moderator, synthesizer, debater, critic, defender, judge or researcher.';
 
 COMMENT ON COLUMN public.debate_arguments.argument_text IS 'What was said (other seeds: argument, content).';
 
@@ -2971,6 +3805,37 @@ COMMENT ON COLUMN public.debate_arguments.response_id IS 'Joins llm_responses, w
 COMMENT ON COLUMN public.debate_arguments.is_primary IS 'False when a substitute provider spoke for the one bound to the position.';
 
 COMMENT ON COLUMN public.debate_arguments.validation_status IS 'Verdict of the validation: pending, passed, failed; NULL when none is made.';
+
+COMMENT ON COLUMN public.debate_arguments.answer IS 'The answer in short, as the participant put it; one of the positions when there are any.';
+
+COMMENT ON COLUMN public.debate_arguments.confidence_source IS 'Where the confidence comes from: stated by the model itself, share of the votes, or the judge.';
+
+CREATE TABLE public.debate_events (
+    debate_id uuid NOT NULL,
+    sequence integer NOT NULL,
+    event_type character varying(50) NOT NULL,
+    round_number integer,
+    participant_id character varying(255),
+    request_id uuid,
+    response_id uuid,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT debate_events_event_type_check CHECK ((event_type IN ('started', 'resumed', 'round_started', 'baseline', 'argued', 'substituted', 'silent', 'voted', 'ballot_refused', 'round_ended', 'validating', 'validated', 'concluded', 'completed', 'failed', 'cancelled', 'code_recorded'))),
+    CONSTRAINT debate_events_round_number_check CHECK ((round_number >= 0)),
+    CONSTRAINT debate_events_sequence_check CHECK ((sequence >= 1))
+);
+
+ALTER TABLE ONLY public.debate_events FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.debate_events IS 'The course of a debate, step by step; each model answer that was paid for stands in one of them, so their sum is what it cost.';
+
+COMMENT ON COLUMN public.debate_events.sequence IS 'From 1 without gaps, in the order of the commits; what /events calls the id.';
+
+COMMENT ON COLUMN public.debate_events.request_id IS 'Joins llm_requests; no FK because requests are dropped sooner.';
+
+COMMENT ON COLUMN public.debate_events.response_id IS 'Joins llm_responses, which holds tokens and cost; no FK because responses are dropped sooner.';
+
+COMMENT ON COLUMN public.debate_events.data IS 'What else there is to tell of this kind of event.';
 
 CREATE TABLE public.debates (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3009,10 +3874,23 @@ END) STORED,
     started_at timestamp with time zone,
     completed_at timestamp with time zone,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    config jsonb DEFAULT '{}'::jsonb NOT NULL,
+    expected text,
+    panel character varying(100),
+    task_id uuid,
+    event_count integer DEFAULT 0 NOT NULL,
+    stop_reason character varying(50),
+    baseline jsonb,
+    changed boolean,
+    minority_opinion text,
+    confidence_source character varying(50),
     CONSTRAINT debates_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
-    CONSTRAINT debates_protocol_check CHECK ((protocol IN ('cpde', 'dpde', 'adaptive'))),
+    CONSTRAINT debates_confidence_source_check CHECK ((confidence_source IN ('self_reported', 'vote_share', 'judge'))),
+    CONSTRAINT debates_event_count_check CHECK ((event_count >= 0)),
+    CONSTRAINT debates_protocol_check CHECK ((protocol IN ('cpde', 'dpde', 'adaptive', 'round_robin', 'all_see_all', 'critic_defender', 'judge'))),
     CONSTRAINT debates_rounds_check CHECK (((total_rounds >= 1) AND ((current_round >= 0) AND (current_round <= total_rounds)))),
     CONSTRAINT debates_status_check CHECK ((status IN ('pending', 'running', 'validating', 'completed', 'failed', 'cancelled'))),
+    CONSTRAINT debates_stop_reason_check CHECK ((stop_reason IN ('rounds', 'agreement', 'convergence', 'budget', 'time', 'calls'))),
     CONSTRAINT debates_topology_check CHECK ((topology IN ('graph_mesh', 'star', 'chain', 'tree'))),
     CONSTRAINT debates_voting_method_check CHECK ((voting_method IN ('weighted', 'majority', 'borda', 'condorcet', 'plurality', 'unanimous')))
 );
@@ -3052,6 +3930,26 @@ COMMENT ON COLUMN public.debates.final_winner IS 'Position or participant that w
 COMMENT ON COLUMN public.debates.confidence IS 'Confidence in the conclusion, 0 to 1.';
 
 COMMENT ON COLUMN public.debates.confidence_score IS 'Derived: confidence. The name one seed uses.';
+
+COMMENT ON COLUMN public.debates.config IS 'The rest of how it is held: judge, synthesizer, substitutes, when to stop, limits, repository.';
+
+COMMENT ON COLUMN public.debates.expected IS 'The right answer, when it is known beforehand: one of the positions. No participant is told; debate_value counts who found it.';
+
+COMMENT ON COLUMN public.debates.panel IS 'Name of the panel it was started from (model debate/<name>).';
+
+COMMENT ON COLUMN public.debates.task_id IS 'Task that holds it; joins background_tasks, no FK because tasks are cleared away sooner.';
+
+COMMENT ON COLUMN public.debates.event_count IS 'Events so far; the sequence of the newest one.';
+
+COMMENT ON COLUMN public.debates.stop_reason IS 'Why there was no further round: all rounds held, agreement, convergence, or a limit (budget, time, calls).';
+
+COMMENT ON COLUMN public.debates.baseline IS 'Plain majority of the first single answers (round 0 of debate_arguments): answer, share of the answers, how many.';
+
+COMMENT ON COLUMN public.debates.changed IS 'Whether the debate ended with another answer than the plain majority of the single answers; NULL without that baseline.';
+
+COMMENT ON COLUMN public.debates.minority_opinion IS 'What those held who did not agree; NULL when all did.';
+
+COMMENT ON COLUMN public.debates.confidence_source IS 'Where the confidence comes from: stated by the model itself, share of the votes, or the judge.';
 
 CREATE VIEW public.debate_logs WITH (security_invoker='true') AS
  SELECT id,
@@ -3104,7 +4002,11 @@ CREATE TABLE public.debate_rounds (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     started_at timestamp with time zone,
     completed_at timestamp with time zone,
+    convergence numeric(5,4),
+    winner text,
+    tally jsonb,
     CONSTRAINT debate_rounds_agreement_check CHECK (((agreement >= (0)::numeric) AND (agreement <= (1)::numeric))),
+    CONSTRAINT debate_rounds_convergence_check CHECK (((convergence >= (0)::numeric) AND (convergence <= (1)::numeric))),
     CONSTRAINT debate_rounds_round_number_check CHECK ((round_number >= 1)),
     CONSTRAINT debate_rounds_status_check CHECK ((status IN ('pending', 'running', 'completed', 'failed', 'cancelled')))
 );
@@ -3117,7 +4019,13 @@ COMMENT ON COLUMN public.debate_rounds.round_number IS 'From 1.';
 
 COMMENT ON COLUMN public.debate_rounds.phase IS 'Phase of the protocol the round belongs to, e.g. dehallucination, proposal, critique, convergence.';
 
-COMMENT ON COLUMN public.debate_rounds.agreement IS 'How far the participants agreed at the end, 0 to 1.';
+COMMENT ON COLUMN public.debate_rounds.agreement IS 'How far the participants agreed at the end, 0 to 1: the share of the votes that put the leader first.';
+
+COMMENT ON COLUMN public.debate_rounds.convergence IS 'How far the participants repeated themselves, 0 to 1: mean similarity of each one''s argument to the one before; NULL in the first round.';
+
+COMMENT ON COLUMN public.debate_rounds.winner IS 'Position or participant elected by the votes of this round; NULL when nobody was.';
+
+COMMENT ON COLUMN public.debate_rounds.tally IS 'The count: scores as exact fractions, the tied, what broke the tie, the completion used.';
 
 CREATE VIEW public.debate_sessions WITH (security_invoker='true') AS
  SELECT id,
@@ -3165,6 +4073,69 @@ COMMENT ON COLUMN public.debate_turns.session_id IS 'The debate (debates.id).';
 
 COMMENT ON COLUMN public.debate_turns.response_time IS 'Milliseconds.';
 
+CREATE VIEW public.debate_value WITH (security_invoker='true') AS
+ SELECT d.id AS debate_id,
+    d.created_by,
+    d.created_at,
+    d.topic,
+    d.status,
+    d.protocol,
+    d.voting_method,
+    d.current_round AS rounds_held,
+    d.stop_reason,
+    (d.baseline ->> 'answer'::text) AS baseline_answer,
+    ((d.baseline ->> 'share'::text))::numeric AS baseline_share,
+    s.single_answers,
+    d.final_winner,
+    d.consensus_reached,
+    d.confidence,
+    d.confidence_source,
+    d.changed,
+    d.expected,
+    s.single_right,
+        CASE
+            WHEN ((d.expected IS NOT NULL) AND (d.baseline IS NOT NULL)) THEN (NOT ((d.baseline ->> 'answer'::text) IS DISTINCT FROM d.expected))
+            ELSE NULL::boolean
+        END AS baseline_right,
+        CASE
+            WHEN ((d.expected IS NOT NULL) AND ((d.status)::text = 'completed'::text)) THEN (NOT ((d.final_winner)::text IS DISTINCT FROM d.expected))
+            ELSE NULL::boolean
+        END AS debate_right,
+    c.calls,
+    c.tokens,
+    c.cost_usd,
+    c.baseline_cost_usd,
+    (c.cost_usd - c.baseline_cost_usd) AS debate_cost_usd,
+    round(((c.cost_usd - c.baseline_cost_usd) / NULLIF(c.baseline_cost_usd, (0)::numeric)), 2) AS times_the_baseline,
+    c.calls_kept,
+    round(EXTRACT(epoch FROM (d.completed_at - d.started_at)), 3) AS wall_s
+   FROM ((public.debates d
+     CROSS JOIN LATERAL ( SELECT count(*) AS single_answers,
+                CASE
+                    WHEN (d.expected IS NOT NULL) THEN count(*) FILTER (WHERE (a.answer = d.expected))
+                    ELSE NULL::bigint
+                END AS single_right
+           FROM public.debate_arguments a
+          WHERE ((a.debate_id = d.id) AND (a.round_number = 0))) s)
+     CROSS JOIN LATERAL ( SELECT count(*) AS calls,
+            count(r.id) AS calls_kept,
+            COALESCE(sum(r.tokens_total), (0)::bigint) AS tokens,
+            COALESCE(sum(r.cost_usd), (0)::numeric) AS cost_usd,
+            COALESCE(sum(r.cost_usd) FILTER (WHERE ((e.event_type)::text = 'baseline'::text)), (0)::numeric) AS baseline_cost_usd
+           FROM (public.debate_events e
+             LEFT JOIN public.llm_responses r ON ((r.id = e.response_id)))
+          WHERE ((e.debate_id = d.id) AND (e.response_id IS NOT NULL))) c);
+
+COMMENT ON VIEW public.debate_value IS 'Did it pay? Per debate: the single answers and their plain majority with their cost, the outcome of the debate with its cost, and whether the answer changed. Costs come from the ledger: calls_kept < calls says that old answers were dropped since.';
+
+COMMENT ON COLUMN public.debate_value.single_answers IS 'Single answers given before and apart from the debate.';
+
+COMMENT ON COLUMN public.debate_value.single_right IS 'How many of them were the expected one; NULL when none was named.';
+
+COMMENT ON COLUMN public.debate_value.cost_usd IS 'All calls of the debate, the baseline among them. A substitute''s failed predecessor that was charged stands in the ledger under the debate''s task.';
+
+COMMENT ON COLUMN public.debate_value.times_the_baseline IS 'debate_cost_usd / baseline_cost_usd.';
+
 CREATE TABLE public.debate_votes (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     debate_id uuid NOT NULL,
@@ -3176,8 +4147,12 @@ CREATE TABLE public.debate_votes (
     reason text,
     response_id uuid,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    is_valid boolean DEFAULT true NOT NULL,
+    is_repaired boolean DEFAULT false NOT NULL,
+    refusal text,
     CONSTRAINT debate_votes_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
     CONSTRAINT debate_votes_ranking_check CHECK ((jsonb_typeof(ranking) = 'array'::text)),
+    CONSTRAINT debate_votes_refusal_check CHECK ((is_valid OR ((refusal IS NOT NULL) AND (ranking = '[]'::jsonb)))),
     CONSTRAINT debate_votes_round_number_check CHECK ((round_number >= 0)),
     CONSTRAINT debate_votes_weight_check CHECK ((weight >= (0)::numeric))
 );
@@ -3193,6 +4168,12 @@ COMMENT ON COLUMN public.debate_votes.ranking IS 'Positions or participants, bes
 COMMENT ON COLUMN public.debate_votes.weight IS 'How much the vote counts under the weighted method.';
 
 COMMENT ON COLUMN public.debate_votes.response_id IS 'Joins llm_responses; no FK because responses are dropped sooner.';
+
+COMMENT ON COLUMN public.debate_votes.is_valid IS 'False for a ballot that could not be read: it is kept, with the reason, and counts for nobody.';
+
+COMMENT ON COLUMN public.debate_votes.is_repaired IS 'Whether the voter had to be asked a second time.';
+
+COMMENT ON COLUMN public.debate_votes.refusal IS 'Why the (first) ballot was refused.';
 
 CREATE TABLE public.distributed_memory (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -3216,15 +4197,19 @@ CREATE TABLE public.distributed_memory (
     deleted_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    fields jsonb DEFAULT '{}'::jsonb NOT NULL,
+    hlc_seen bigint DEFAULT 0 NOT NULL,
     CONSTRAINT distributed_memory_access_count_check CHECK ((access_count >= 0)),
     CONSTRAINT distributed_memory_embedding_check CHECK (((embedding IS NULL) = (embedding_config_id IS NULL))),
     CONSTRAINT distributed_memory_entities_check CHECK ((jsonb_typeof(entities) = 'array'::text)),
+    CONSTRAINT distributed_memory_fields_check CHECK ((jsonb_typeof(fields) = 'object'::text)),
     CONSTRAINT distributed_memory_hlc_check CHECK ((hlc >= 0)),
+    CONSTRAINT distributed_memory_hlc_seen_check CHECK ((hlc_seen >= 0)),
     CONSTRAINT distributed_memory_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
     CONSTRAINT distributed_memory_relationships_check CHECK ((jsonb_typeof(relationships) = 'array'::text)),
     CONSTRAINT distributed_memory_replicated_to_check CHECK ((jsonb_typeof(replicated_to) = 'array'::text)),
     CONSTRAINT distributed_memory_tags_check CHECK ((jsonb_typeof(tags) = 'array'::text)),
-    CONSTRAINT distributed_memory_tombstone_check CHECK ((((deleted_at IS NULL) AND (content IS NOT NULL)) OR ((deleted_at IS NOT NULL) AND (content IS NULL) AND (embedding IS NULL) AND (tags = '[]'::jsonb) AND (entities = '[]'::jsonb) AND (relationships = '[]'::jsonb) AND (metadata = '{}'::jsonb)))),
+    CONSTRAINT distributed_memory_tombstone_check CHECK ((((deleted_at IS NULL) AND (content IS NOT NULL)) OR ((deleted_at IS NOT NULL) AND (content IS NULL) AND (embedding IS NULL) AND (tags = '[]'::jsonb) AND (entities = '[]'::jsonb) AND (relationships = '[]'::jsonb) AND (metadata = '{}'::jsonb) AND (fields = '{}'::jsonb)))),
     CONSTRAINT distributed_memory_vector_clock_check CHECK ((jsonb_typeof(vector_clock) = 'object'::text)),
     CONSTRAINT distributed_memory_version_check CHECK ((version >= 1))
 );
@@ -3241,6 +4226,8 @@ COMMENT ON COLUMN public.distributed_memory.embedding_config_id IS 'Model that m
 
 COMMENT ON COLUMN public.distributed_memory.importance IS '0 (trifle) to 1 (vital).';
 
+COMMENT ON COLUMN public.distributed_memory.access_count IS 'Uses that events tell of, summed over the nodes; memories.access_count runs ahead of it by what this node has not published yet.';
+
 COMMENT ON COLUMN public.distributed_memory.vector_clock IS '{"node": counter, …}: for each node, its last event contained in this state.';
 
 COMMENT ON COLUMN public.distributed_memory.hlc IS 'Hybrid logical clock of the winning content: milliseconds since 1970 shifted left by 16, plus a counter.';
@@ -3250,6 +4237,10 @@ COMMENT ON COLUMN public.distributed_memory.node_id IS 'The node that wrote the 
 COMMENT ON COLUMN public.distributed_memory.replicated_to IS 'Node ids known to have this version: ["node-2", …].';
 
 COMMENT ON COLUMN public.distributed_memory.deleted_at IS 'Set = tombstone: forgotten, empty, and never alive again.';
+
+COMMENT ON COLUMN public.distributed_memory.fields IS 'What else the memory says of itself (memory_type, speaker, confidence, valid_from, valid_to, merged_into ...): last writer wins per key.';
+
+COMMENT ON COLUMN public.distributed_memory.hlc_seen IS 'Greatest hybrid logical clock of any event in this state; the next local event is later.';
 
 CREATE TABLE public.distributed_memory_events_default (
     id uuid DEFAULT uuidv7() CONSTRAINT distributed_memory_events_id_not_null NOT NULL,
@@ -3275,12 +4266,16 @@ CREATE TABLE public.distributed_memory_events_default (
     "timestamp" timestamp with time zone DEFAULT now() CONSTRAINT distributed_memory_events_timestamp_not_null NOT NULL,
     redacted_at timestamp with time zone,
     recorded_xid xid8 DEFAULT pg_current_xact_id() CONSTRAINT distributed_memory_events_recorded_xid_not_null NOT NULL,
+    fields jsonb DEFAULT '{}'::jsonb CONSTRAINT distributed_memory_events_fields_not_null NOT NULL,
+    access_total bigint DEFAULT 0 CONSTRAINT distributed_memory_events_access_total_not_null NOT NULL,
     CONSTRAINT distributed_memory_events_access_delta_check CHECK ((access_delta >= 0)),
+    CONSTRAINT distributed_memory_events_access_total_check CHECK ((access_total >= 0)),
     CONSTRAINT distributed_memory_events_content_check CHECK ((((event_type)::text <> 'created'::text) OR (content IS NOT NULL) OR (redacted_at IS NOT NULL))),
-    CONSTRAINT distributed_memory_events_deleted_check CHECK (((((event_type)::text <> 'deleted'::text) AND (redacted_at IS NULL)) OR ((content IS NULL) AND (embedding IS NULL) AND (tags = '[]'::jsonb) AND (entities = '[]'::jsonb) AND (relationships = '[]'::jsonb) AND (metadata = '{}'::jsonb) AND (removed = '{}'::jsonb)))),
+    CONSTRAINT distributed_memory_events_deleted_check CHECK (((((event_type)::text <> 'deleted'::text) AND (redacted_at IS NULL)) OR ((content IS NULL) AND (embedding IS NULL) AND (tags = '[]'::jsonb) AND (entities = '[]'::jsonb) AND (relationships = '[]'::jsonb) AND (metadata = '{}'::jsonb) AND (removed = '{}'::jsonb) AND (fields = '{}'::jsonb)))),
     CONSTRAINT distributed_memory_events_embedding_check CHECK (((embedding IS NULL) OR (embedding_model IS NOT NULL))),
     CONSTRAINT distributed_memory_events_entities_check CHECK ((jsonb_typeof(entities) = 'array'::text)),
     CONSTRAINT distributed_memory_events_event_type_check CHECK ((event_type IN ('created', 'updated', 'deleted', 'merged'))),
+    CONSTRAINT distributed_memory_events_fields_check CHECK ((jsonb_typeof(fields) = 'object'::text)),
     CONSTRAINT distributed_memory_events_hlc_check CHECK ((hlc >= 0)),
     CONSTRAINT distributed_memory_events_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
     CONSTRAINT distributed_memory_events_merged_from_check CHECK ((jsonb_typeof(merged_from) = 'array'::text)),
@@ -3425,6 +4420,23 @@ COMMENT ON COLUMN public.github_credentials.refresh_token IS 'Ciphertext, made w
 COMMENT ON COLUMN public.github_credentials.key_id IS 'Which encryption key made the ciphertexts; rotation rewrites rows with an old one.';
 
 COMMENT ON COLUMN public.github_credentials.token_expires_at IS 'When the access token ends; NULL for a token without end. Refreshed before.';
+
+CREATE TABLE public.idempotency_keys (
+    user_id uuid NOT NULL,
+    idempotency_key character varying(255) NOT NULL,
+    request_id uuid NOT NULL,
+    body_sha256 bytea,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT idempotency_keys_body_sha256_check CHECK ((octet_length(body_sha256) = 32))
+);
+
+ALTER TABLE ONLY public.idempotency_keys FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.idempotency_keys IS 'Which request holds an Idempotency-Key, so that a repeated one is answered and not called again.';
+
+COMMENT ON COLUMN public.idempotency_keys.request_id IS 'Joins llm_requests; no FK because the claim is made before the request row.';
+
+COMMENT ON COLUMN public.idempotency_keys.body_sha256 IS 'SHA-256 of what was asked, 32 bytes: the same key for something else is refused.';
 
 CREATE TABLE public.knowledge_accumulation (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3575,6 +4587,10 @@ CREATE TABLE public.users (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     last_login timestamp with time zone,
+    rate_limit integer,
+    tokens_per_minute integer,
+    parallel_max integer,
+    CONSTRAINT users_limits_check CHECK (((rate_limit >= 0) AND (tokens_per_minute >= 0) AND (parallel_max >= 0))),
     CONSTRAINT users_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
     CONSTRAINT users_role_check CHECK ((role IN ('user', 'admin', 'service'))),
     CONSTRAINT users_status_check CHECK ((status IN ('active', 'suspended', 'deleted')))
@@ -3597,6 +4613,12 @@ COMMENT ON COLUMN public.users.status IS 'active; suspended (refused, can come b
 COMMENT ON COLUMN public.users.is_active IS 'Derived: status = active. The name one seed uses.';
 
 COMMENT ON COLUMN public.users.last_login IS 'Last successful login with a password; NULL before the first.';
+
+COMMENT ON COLUMN public.users.rate_limit IS 'Requests per minute of all the user''s keys and logins together; NULL: only each key''s own limit.';
+
+COMMENT ON COLUMN public.users.tokens_per_minute IS 'Tokens per minute, all together; NULL: no limit.';
+
+COMMENT ON COLUMN public.users.parallel_max IS 'Calls under way at once, all together; NULL: no limit.';
 
 CREATE VIEW public.llm_calls WITH (security_invoker='true') AS
  SELECT r.id,
@@ -3785,10 +4807,11 @@ CREATE TABLE public.llm_providers (
     total_models integer DEFAULT 0 NOT NULL,
     enabled_models integer DEFAULT 0 NOT NULL,
     last_models_sync timestamp with time zone,
+    health_streak integer DEFAULT 0 NOT NULL,
     CONSTRAINT llm_providers_enabled_models_check CHECK (((enabled_models >= 0) AND (enabled_models <= total_models))),
     CONSTRAINT llm_providers_health_status_check CHECK ((health_status IN ('healthy', 'degraded', 'unhealthy', 'unknown'))),
     CONSTRAINT llm_providers_priority_check CHECK ((priority >= 0)),
-    CONSTRAINT llm_providers_protocol_check CHECK ((protocol IN ('openai', 'anthropic', 'gemini', 'mock'))),
+    CONSTRAINT llm_providers_protocol_check CHECK ((protocol IN ('openai', 'anthropic', 'gemini', 'ollama', 'mock'))),
     CONSTRAINT llm_providers_provider_type_check CHECK ((provider_type IN ('api_key', 'oauth', 'free'))),
     CONSTRAINT llm_providers_response_time_check CHECK ((response_time >= 0)),
     CONSTRAINT llm_providers_total_models_check CHECK ((total_models >= 0)),
@@ -3802,7 +4825,7 @@ COMMENT ON COLUMN public.llm_providers.provider_type IS 'How the provider is pai
 
 COMMENT ON COLUMN public.llm_providers.type IS 'Derived: provider_type. The name two seeds use.';
 
-COMMENT ON COLUMN public.llm_providers.protocol IS 'Wire format spoken: openai (and everything compatible with it), anthropic, gemini, or mock.';
+COMMENT ON COLUMN public.llm_providers.protocol IS 'Wire format spoken: openai (and everything compatible with it), anthropic, gemini, ollama, or mock.';
 
 COMMENT ON COLUMN public.llm_providers.base_url IS 'Root of the API; NULL for the mock provider, which is not called over the network.';
 
@@ -3812,19 +4835,23 @@ COMMENT ON COLUMN public.llm_providers.is_enabled IS 'Derived: enabled. The name
 
 COMMENT ON COLUMN public.llm_providers.priority IS 'Order of preference in routing; lower is tried first.';
 
-COMMENT ON COLUMN public.llm_providers.weight IS 'Weight of this provider''s vote in an ensemble.';
+COMMENT ON COLUMN public.llm_providers.weight IS 'Share of the calls among providers of one priority; weight of its vote in an ensemble.';
 
 COMMENT ON COLUMN public.llm_providers.capabilities IS 'What it can do: streaming, tools, vision, embeddings ... An object of booleans.';
 
-COMMENT ON COLUMN public.llm_providers.rate_limits IS 'What the provider allows us, e.g. {"requests_per_minute": 60, "tokens_per_minute": 100000}.';
+COMMENT ON COLUMN public.llm_providers.rate_limits IS 'What the provider allows us, e.g. {"requests_per_minute": 60, "concurrent_max": 20}.';
 
 COMMENT ON COLUMN public.llm_providers.config IS 'Settings that are no secret: timeouts, headers, model aliases.';
 
 COMMENT ON COLUMN public.llm_providers.response_time IS 'Last measured response time in milliseconds.';
 
+COMMENT ON COLUMN public.llm_providers.last_health_check IS 'When a process last took up the probe; taking it up by a conditional update is what keeps others from probing too.';
+
 COMMENT ON COLUMN public.llm_providers.verification_score IS 'Measured score from 0 (fails) to 10; the formula is documented with the verifier.';
 
 COMMENT ON COLUMN public.llm_providers.modelsdev_provider_id IS 'Id of this provider in the models.dev catalogue.';
+
+COMMENT ON COLUMN public.llm_providers.health_streak IS 'Probes in a row that went well (positive) or failed (negative); 0 before the first.';
 
 CREATE TABLE public.llm_request_bodies_default (
     request_id uuid CONSTRAINT llm_request_bodies_request_id_not_null NOT NULL,
@@ -3856,6 +4883,8 @@ CREATE TABLE public.llm_requests_default (
     created_at timestamp with time zone DEFAULT now() CONSTRAINT llm_requests_created_at_not_null NOT NULL,
     started_at timestamp with time zone,
     completed_at timestamp with time zone,
+    task_id uuid,
+    parent_request_id uuid,
     CONSTRAINT llm_requests_request_type_check CHECK ((request_type IN ('completion', 'chat', 'embedding', 'vision', 'moderation', 'response', 'message'))),
     CONSTRAINT llm_requests_status_check CHECK ((status IN ('pending', 'running', 'completed', 'failed')))
 );
@@ -3866,7 +4895,7 @@ CREATE TABLE public.llm_response_bodies_default (
     user_id uuid,
     content text,
     raw_response json,
-    CONSTRAINT llm_response_bodies_month_check CHECK ((public.uuid_month(response_id) = public.uuid_month(request_id)))
+    CONSTRAINT llm_response_bodies_month_check CHECK ((SUBSTRING(uuid_send(response_id) FROM 1 FOR 6) = SUBSTRING(uuid_send(request_id) FROM 1 FOR 6)))
 );
 
 CREATE TABLE public.llm_responses_default (
@@ -3898,16 +4927,83 @@ CREATE TABLE public.llm_responses_default (
     cost_usd numeric(20,12) DEFAULT 0 CONSTRAINT llm_responses_cost_usd_not_null NOT NULL,
     pricing_id uuid,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT llm_responses_created_at_not_null NOT NULL,
+    gap_p50_ms integer,
+    gap_p95_ms integer,
+    gap_max_ms integer,
     CONSTRAINT llm_responses_attempt_check CHECK ((attempt >= 1)),
     CONSTRAINT llm_responses_chunk_count_check CHECK ((chunk_count >= 0)),
     CONSTRAINT llm_responses_confidence_check CHECK (((confidence >= (0)::numeric) AND (confidence <= (1)::numeric))),
     CONSTRAINT llm_responses_cost_usd_check CHECK ((cost_usd >= (0)::numeric)),
     CONSTRAINT llm_responses_first_token_ms_check CHECK ((first_token_ms >= 0)),
+    CONSTRAINT llm_responses_gaps_check CHECK (((gap_p50_ms >= 0) AND (gap_p95_ms >= gap_p50_ms) AND (gap_max_ms >= gap_p95_ms))),
     CONSTRAINT llm_responses_latency_ms_check CHECK ((latency_ms >= 0)),
-    CONSTRAINT llm_responses_month_check CHECK ((public.uuid_month(id) = public.uuid_month(request_id))),
+    CONSTRAINT llm_responses_month_check CHECK ((SUBSTRING(uuid_send(id) FROM 1 FOR 6) = SUBSTRING(uuid_send(request_id) FROM 1 FOR 6))),
     CONSTRAINT llm_responses_status_check CHECK ((status IN ('completed', 'failed', 'cancelled', 'interrupted'))),
     CONSTRAINT llm_responses_tokens_check CHECK (((tokens_prompt >= 0) AND (tokens_completion >= 0) AND (tokens_total >= 0) AND (tokens_cached >= 0) AND (tokens_reasoning >= 0)))
 );
+
+CREATE TABLE public.llm_route_targets (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    route_id uuid NOT NULL,
+    provider_id uuid,
+    model_name character varying(255) NOT NULL,
+    priority integer DEFAULT 5 NOT NULL,
+    weight numeric(5,2) DEFAULT 1.0 NOT NULL,
+    "position" integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT llm_route_targets_position_check CHECK (("position" >= 0)),
+    CONSTRAINT llm_route_targets_priority_check CHECK ((priority >= 0)),
+    CONSTRAINT llm_route_targets_weight_check CHECK ((weight >= (0)::numeric))
+);
+
+COMMENT ON TABLE public.llm_route_targets IS 'Where each route may send a call.';
+
+COMMENT ON COLUMN public.llm_route_targets.provider_id IS 'NULL: every provider that lists the model.';
+
+COMMENT ON COLUMN public.llm_route_targets.priority IS 'Lower is tried first by the strategy priority.';
+
+COMMENT ON COLUMN public.llm_route_targets.weight IS 'Share of the calls among targets that stand equal; 0: only when no other is left.';
+
+COMMENT ON COLUMN public.llm_route_targets."position" IS 'Place in the list as it was given; orders what is otherwise equal.';
+
+CREATE TABLE public.llm_routes (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name character varying(100) NOT NULL,
+    description character varying(500),
+    strategy character varying(50) DEFAULT 'priority'::character varying NOT NULL,
+    is_alias boolean DEFAULT false NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    retries_max integer,
+    connect_ms integer,
+    first_token_ms integer,
+    between_tokens_ms integer,
+    total_ms integer,
+    retry_after_max_ms integer,
+    cache_s integer,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT llm_routes_between_tokens_ms_check CHECK (((between_tokens_ms >= 1) AND (between_tokens_ms <= 86400000))),
+    CONSTRAINT llm_routes_cache_s_check CHECK (((cache_s >= 0) AND (cache_s <= 2592000))),
+    CONSTRAINT llm_routes_connect_ms_check CHECK (((connect_ms >= 1) AND (connect_ms <= 86400000))),
+    CONSTRAINT llm_routes_first_token_ms_check CHECK (((first_token_ms >= 1) AND (first_token_ms <= 86400000))),
+    CONSTRAINT llm_routes_name_check CHECK (((name)::text ~ '^[A-Za-z0-9][A-Za-z0-9._:-]*$'::text)),
+    CONSTRAINT llm_routes_retries_max_check CHECK (((retries_max >= 0) AND (retries_max <= 20))),
+    CONSTRAINT llm_routes_retry_after_max_ms_check CHECK (((retry_after_max_ms >= 0) AND (retry_after_max_ms <= 3600000))),
+    CONSTRAINT llm_routes_strategy_check CHECK ((strategy IN ('priority', 'weighted', 'latency', 'round_robin', 'sticky', 'quality'))),
+    CONSTRAINT llm_routes_total_ms_check CHECK (((total_ms >= 1) AND (total_ms <= 86400000)))
+);
+
+COMMENT ON TABLE public.llm_routes IS 'Virtual models: route/<name>, and aliases.';
+
+COMMENT ON COLUMN public.llm_routes.strategy IS 'How the order of its targets is found for each call.';
+
+COMMENT ON COLUMN public.llm_routes.is_alias IS 'Also called by its bare name, which then goes before models of that name.';
+
+COMMENT ON COLUMN public.llm_routes.retries_max IS 'Attempts after the first, over all targets; NULL: as the settings say. So for the waits below.';
+
+COMMENT ON COLUMN public.llm_routes.retry_after_max_ms IS 'Longest wait asked for by a provider that is sat out.';
+
+COMMENT ON COLUMN public.llm_routes.cache_s IS 'How long an answer may be given again; NULL: as the key says, 0: never.';
 
 CREATE TABLE public.llm_token_usage (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -4199,6 +5295,32 @@ COMMENT ON COLUMN public.mcp_tools.input_schema IS 'JSON Schema of the arguments
 
 COMMENT ON COLUMN public.mcp_tools.enabled IS 'False: nobody may call it, whatever agent_permissions says.';
 
+CREATE TABLE public.memory_changes (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    batch_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    memory_id uuid NOT NULL,
+    change character varying(20) NOT NULL,
+    into_id uuid,
+    old_valid_to timestamp with time zone,
+    made_at timestamp with time zone DEFAULT now() NOT NULL,
+    undone_at timestamp with time zone,
+    CONSTRAINT memory_changes_change_check CHECK ((change IN ('merged', 'ended'))),
+    CONSTRAINT memory_changes_into_check CHECK ((((change)::text <> 'merged'::text) OR (into_id IS NOT NULL)))
+);
+
+ALTER TABLE ONLY public.memory_changes FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.memory_changes IS 'What audits changed, by batch, with what undoing it needs. Holds no text.';
+
+COMMENT ON COLUMN public.memory_changes.batch_id IS 'All changes of one command; `helix memory undo` takes a batch back.';
+
+COMMENT ON COLUMN public.memory_changes.user_id IS 'Tenant of the memory, copied; no FK, the row goes with its memory.';
+
+COMMENT ON COLUMN public.memory_changes.change IS 'merged: taken in by into_id as a near-duplicate; ended: given a valid_to because a newer memory contradicts it.';
+
+COMMENT ON COLUMN public.memory_changes.into_id IS 'Memory that took it in; joins memories, no FK: undoing needs only memory_id.';
+
 CREATE TABLE public.memory_conflicts (
     id uuid DEFAULT uuidv7() NOT NULL,
     memory_id uuid NOT NULL,
@@ -4237,7 +5359,7 @@ CREATE TABLE public.memory_embeddings (
     embedding_config_id uuid NOT NULL,
     dimension integer NOT NULL,
     user_id uuid NOT NULL,
-    embedding public.vector NOT NULL,
+    embedding public.halfvec NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
 )
@@ -4253,14 +5375,14 @@ COMMENT ON COLUMN public.memory_embeddings.dimension IS 'Length of the vector; t
 
 COMMENT ON COLUMN public.memory_embeddings.user_id IS 'Tenant of the memory, copied; no FK, the row goes with its memory.';
 
-COMMENT ON COLUMN public.memory_embeddings.embedding IS 'Unit length, unless the model says otherwise.';
+COMMENT ON COLUMN public.memory_embeddings.embedding IS 'Unit length, 16 bits a number.';
 
 CREATE TABLE public.memory_embeddings_1024 (
     memory_id uuid CONSTRAINT memory_embeddings_memory_id_not_null NOT NULL,
     embedding_config_id uuid CONSTRAINT memory_embeddings_embedding_config_id_not_null NOT NULL,
     dimension integer CONSTRAINT memory_embeddings_dimension_not_null NOT NULL,
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
-    embedding public.vector CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
+    embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
     CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
 );
@@ -4270,7 +5392,7 @@ CREATE TABLE public.memory_embeddings_1536 (
     embedding_config_id uuid CONSTRAINT memory_embeddings_embedding_config_id_not_null NOT NULL,
     dimension integer CONSTRAINT memory_embeddings_dimension_not_null NOT NULL,
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
-    embedding public.vector CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
+    embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
     CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
 );
@@ -4280,7 +5402,7 @@ CREATE TABLE public.memory_embeddings_3072 (
     embedding_config_id uuid CONSTRAINT memory_embeddings_embedding_config_id_not_null NOT NULL,
     dimension integer CONSTRAINT memory_embeddings_dimension_not_null NOT NULL,
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
-    embedding public.vector CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
+    embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
     CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
 );
@@ -4290,7 +5412,7 @@ CREATE TABLE public.memory_embeddings_384 (
     embedding_config_id uuid CONSTRAINT memory_embeddings_embedding_config_id_not_null NOT NULL,
     dimension integer CONSTRAINT memory_embeddings_dimension_not_null NOT NULL,
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
-    embedding public.vector CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
+    embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
     CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
 );
@@ -4300,7 +5422,7 @@ CREATE TABLE public.memory_embeddings_768 (
     embedding_config_id uuid CONSTRAINT memory_embeddings_embedding_config_id_not_null NOT NULL,
     dimension integer CONSTRAINT memory_embeddings_dimension_not_null NOT NULL,
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
-    embedding public.vector CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
+    embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
     CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
 );
@@ -4310,7 +5432,7 @@ CREATE TABLE public.memory_embeddings_default (
     embedding_config_id uuid CONSTRAINT memory_embeddings_embedding_config_id_not_null NOT NULL,
     dimension integer CONSTRAINT memory_embeddings_dimension_not_null NOT NULL,
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
-    embedding public.vector CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
+    embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
     CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
 );
@@ -4389,6 +5511,7 @@ CREATE TABLE public.memory_nodes (
     sync_lag_ms bigint DEFAULT 0 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    is_self boolean DEFAULT false NOT NULL,
     CONSTRAINT memory_nodes_conflicts_resolved_check CHECK ((conflicts_resolved >= 0)),
     CONSTRAINT memory_nodes_events_consumed_check CHECK ((events_consumed >= 0)),
     CONSTRAINT memory_nodes_events_published_check CHECK ((events_published >= 0)),
@@ -4401,6 +5524,60 @@ CREATE TABLE public.memory_nodes (
 COMMENT ON TABLE public.memory_nodes IS 'Nodes that keep and exchange memories, with heartbeat and lag (U8).';
 
 COMMENT ON COLUMN public.memory_nodes.sync_lag_ms IS 'Age in ms of the oldest event this node has not consumed yet.';
+
+COMMENT ON COLUMN public.memory_nodes.is_self IS 'True for the node this database belongs to. Until a server has said who it is, changes of memories are not recorded as events.';
+
+CREATE TABLE public.memory_peers (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name character varying(63) NOT NULL,
+    url text NOT NULL,
+    credentials text NOT NULL,
+    key_id character varying(64) NOT NULL,
+    node_id character varying(255),
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.memory_peers IS 'Other nodes to exchange memories with: address and key. No user data.';
+
+COMMENT ON COLUMN public.memory_peers.credentials IS 'API key of scope admin on that node, encrypted and bound to this row (docs/adr/0009).';
+
+COMMENT ON COLUMN public.memory_peers.key_id IS 'Key of the keyring that opens the credentials.';
+
+COMMENT ON COLUMN public.memory_peers.node_id IS 'What the node calls itself; NULL until it has answered once.';
+
+CREATE TABLE public.memory_search (
+    memory_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    conversation_id uuid,
+    session_id uuid,
+    project_id uuid,
+    agent_id character varying(100),
+    memory_type character varying(50) NOT NULL,
+    valid_from timestamp with time zone NOT NULL,
+    valid_to timestamp with time zone,
+    terms integer[] NOT NULL,
+    facts integer DEFAULT 0 NOT NULL,
+    speaker integer DEFAULT 0 NOT NULL,
+    version smallint NOT NULL,
+    CONSTRAINT memory_search_version_check CHECK ((version >= 1))
+);
+
+ALTER TABLE ONLY public.memory_search FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.memory_search IS 'What search knows of each memory it may find; derived from memories, rebuilt at any time.';
+
+COMMENT ON COLUMN public.memory_search.user_id IS 'Tenant of the memory, copied; no FK, the row goes with its memory.';
+
+COMMENT ON COLUMN public.memory_search.conversation_id IS 'Copied from the memory, as are the next columns up to valid_to: what a search filters and orders by.';
+
+COMMENT ON COLUMN public.memory_search.terms IS 'CRC-32 of each stem, in the order of the text, without stop words.';
+
+COMMENT ON COLUMN public.memory_search.facts IS 'Bits of what the text has: 1 question, 2 number, 4 time, 8 place, 16 name, 32 reason, 64 plan, 128 picture, 256 first person, 512 feeling, 1024 quotation.';
+
+COMMENT ON COLUMN public.memory_search.speaker IS 'CRC-32 of the first word of the speaker''s name, 0: nobody.';
+
+COMMENT ON COLUMN public.memory_search.version IS 'Version of the analysis; older ones are made anew by `helix memory reindex`.';
 
 CREATE TABLE public.memory_snapshots (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -4444,6 +5621,7 @@ CREATE TABLE public.memory_sync_status (
     error_message text,
     last_synced_at timestamp with time zone,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    feed character varying(100),
     CONSTRAINT memory_sync_status_nodes_check CHECK (((source_node_id)::text <> (target_node_id)::text)),
     CONSTRAINT memory_sync_status_pending_events_check CHECK ((pending_events >= 0)),
     CONSTRAINT memory_sync_status_status_check CHECK ((status IN ('pending', 'syncing', 'synced', 'failed'))),
@@ -4453,6 +5631,44 @@ CREATE TABLE public.memory_sync_status (
 COMMENT ON TABLE public.memory_sync_status IS 'How far one node has taken over what another wrote (with memory_nodes: U8).';
 
 COMMENT ON COLUMN public.memory_sync_status.last_recorded_xid IS 'Position in the source''s feed: pass it and last_event_id to get_events_since there.';
+
+COMMENT ON COLUMN public.memory_sync_status.feed IS 'Which database of the source the position is of; after a restore into another the source has a new one, and reading begins anew.';
+
+CREATE TABLE public.memory_tombstones (
+    memory_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    forgotten_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.memory_tombstones FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.memory_tombstones IS 'Ids of forgotten memories: what a restored backup and every projection must not hold.';
+
+COMMENT ON COLUMN public.memory_tombstones.memory_id IS 'Joined memories; no FK, the memory is gone.';
+
+COMMENT ON COLUMN public.memory_tombstones.user_id IS 'Tenant it was of; no FK, the record outlives the user.';
+
+CREATE TABLE public.memory_uses (
+    request_id uuid NOT NULL,
+    memory_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    rank smallint NOT NULL,
+    score real,
+    used_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT memory_uses_rank_check CHECK ((rank >= 1))
+);
+
+ALTER TABLE ONLY public.memory_uses FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.memory_uses IS 'Which memories were used by which request; what a memory was made by stands in memories.source_response_id.';
+
+COMMENT ON COLUMN public.memory_uses.request_id IS 'Joins llm_requests; no FK, requests are dropped sooner.';
+
+COMMENT ON COLUMN public.memory_uses.memory_id IS 'Joins memories; no FK, the record outlives a forgotten memory.';
+
+COMMENT ON COLUMN public.memory_uses.rank IS '1 for the memory put in first.';
+
+COMMENT ON COLUMN public.memory_uses.score IS 'What search gave it; NULL when it was named, not found.';
 
 CREATE TABLE public.models_refresh_history (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -4826,6 +6042,26 @@ CREATE MATERIALIZED VIEW public.mv_task_statistics AS
 
 COMMENT ON MATERIALIZED VIEW public.mv_task_statistics IS 'Tasks made in the last 24 h by type, state and priority: how many, waiting and running time. Every 5 minutes.';
 
+CREATE TABLE public.panels (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    user_id uuid,
+    kind character varying(20) NOT NULL,
+    name character varying(100) NOT NULL,
+    config jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT panels_kind_check CHECK ((kind IN ('ensemble', 'debate'))),
+    CONSTRAINT panels_name_check CHECK (((name)::text ~ '^[a-z0-9][a-z0-9._-]*$'::text))
+);
+
+ALTER TABLE ONLY public.panels FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.panels IS 'Named sets of models that answer together: as an ensemble (one round, one chosen) or as a debate.';
+
+COMMENT ON COLUMN public.panels.user_id IS 'Tenant; NULL = for everybody. A user''s own panel goes before a shared one of the same name.';
+
+COMMENT ON COLUMN public.panels.config IS 'Members, strategy and limits; checked when it is stored and when it is used.';
+
 CREATE TABLE public.project_state (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     project_id uuid NOT NULL,
@@ -4988,6 +6224,27 @@ COMMENT ON COLUMN public.provider_configs.value IS 'Ciphertext bound to this row
 
 COMMENT ON COLUMN public.provider_configs.key_id IS 'Which encryption key made the ciphertext; NULL exactly when the value is not encrypted.';
 
+CREATE TABLE public.provider_health_hours (
+    provider_id uuid NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    probes integer DEFAULT 0 NOT NULL,
+    probes_failed integer DEFAULT 0 NOT NULL,
+    calls bigint DEFAULT 0 NOT NULL,
+    calls_failed bigint DEFAULT 0 NOT NULL,
+    first_ms_sum bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT provider_health_hours_calls_failed_check CHECK (((calls_failed >= 0) AND (calls_failed <= calls))),
+    CONSTRAINT provider_health_hours_first_ms_sum_check CHECK ((first_ms_sum >= 0)),
+    CONSTRAINT provider_health_hours_probes_failed_check CHECK (((probes_failed >= 0) AND (probes_failed <= probes)))
+);
+
+COMMENT ON TABLE public.provider_health_hours IS 'How the probes and calls of each provider went, by UTC hour.';
+
+COMMENT ON COLUMN public.provider_health_hours.calls IS 'Attempts that told something about the provider; what a client cut off is not counted.';
+
+COMMENT ON COLUMN public.provider_health_hours.calls_failed IS 'Those it is to blame for: no connection, silence, 5xx, 429, 401, 403, answers that cannot be used.';
+
+COMMENT ON COLUMN public.provider_health_hours.first_ms_sum IS 'Milliseconds to the first content, summed over the calls that went well.';
+
 CREATE VIEW public.provider_stream_metrics WITH (security_invoker='true') AS
  SELECT provider_name,
     model_name,
@@ -5005,6 +6262,40 @@ CREATE VIEW public.provider_stream_metrics WITH (security_invoker='true') AS
 
 COMMENT ON VIEW public.provider_stream_metrics IS 'Streamed answers per provider, model and hour (UTC): time to the first token, silence between chunks, speed, cost.';
 
+CREATE TABLE public.provider_verifications (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    provider_id uuid NOT NULL,
+    model_name character varying(255) NOT NULL,
+    score numeric(4,2) NOT NULL,
+    availability numeric(5,4) NOT NULL,
+    speed numeric(5,4) NOT NULL,
+    correctness numeric(5,4) NOT NULL,
+    checks jsonb DEFAULT '{}'::jsonb NOT NULL,
+    tokens integer DEFAULT 0 NOT NULL,
+    duration_ms integer NOT NULL,
+    verified_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT provider_verifications_availability_check CHECK (((availability >= (0)::numeric) AND (availability <= (1)::numeric))),
+    CONSTRAINT provider_verifications_correctness_check CHECK (((correctness >= (0)::numeric) AND (correctness <= (1)::numeric))),
+    CONSTRAINT provider_verifications_duration_ms_check CHECK ((duration_ms >= 0)),
+    CONSTRAINT provider_verifications_score_check CHECK (((score >= (0)::numeric) AND (score <= (10)::numeric))),
+    CONSTRAINT provider_verifications_speed_check CHECK (((speed >= (0)::numeric) AND (speed <= (1)::numeric))),
+    CONSTRAINT provider_verifications_tokens_check CHECK ((tokens >= 0))
+);
+
+COMMENT ON TABLE public.provider_verifications IS 'Every verification of a provider, with the parts of its score.';
+
+COMMENT ON COLUMN public.provider_verifications.score IS '10 x (0.5 correctness + 0.3 availability + 0.2 speed).';
+
+COMMENT ON COLUMN public.provider_verifications.availability IS 'Share of probes and calls of the last 7 days that went well.';
+
+COMMENT ON COLUMN public.provider_verifications.speed IS 'Median time to first content of the fleet over that of this provider, at most 1.';
+
+COMMENT ON COLUMN public.provider_verifications.correctness IS 'Weighted share of the checks it passed, of those that apply to the model.';
+
+COMMENT ON COLUMN public.provider_verifications.checks IS 'Each check by name: passed, failed, skipped, and why.';
+
+COMMENT ON COLUMN public.provider_verifications.tokens IS 'Tokens that the checks used, as the provider told.';
+
 CREATE VIEW public.providers WITH (security_invoker='true') AS
  SELECT id,
     name,
@@ -5020,6 +6311,23 @@ CREATE VIEW public.providers WITH (security_invoker='true') AS
    FROM public.llm_providers p;
 
 COMMENT ON VIEW public.providers IS 'llm_providers under the name of schema.md v1.0: what routing looks at, without the catalogue columns.';
+
+CREATE TABLE public.quarantines (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    backup_name character varying(64) NOT NULL,
+    reason text NOT NULL,
+    quarantined_at timestamp with time zone DEFAULT now() NOT NULL,
+    released_at timestamp with time zone,
+    CONSTRAINT quarantines_released_at_check CHECK ((released_at >= quarantined_at))
+);
+
+COMMENT ON TABLE public.quarantines IS 'Restores of this database; while one is not released, no request, task, webhook or upstream call happens.';
+
+COMMENT ON COLUMN public.quarantines.backup_name IS 'The backup it was restored from.';
+
+COMMENT ON COLUMN public.quarantines.reason IS 'What was restored, to where and to which moment, for the person who releases it.';
+
+COMMENT ON COLUMN public.quarantines.released_at IS 'When somebody said that this copy may act; NULL while it may not.';
 
 CREATE TABLE public.rag_knowledge (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -5038,9 +6346,21 @@ CREATE TABLE public.rag_knowledge (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone,
+    document_key text,
+    media_type character varying(100) DEFAULT 'text/plain'::character varying NOT NULL,
+    source_hash bytea,
+    version integer DEFAULT 1 NOT NULL,
+    quality_by character varying(20) DEFAULT 'rule'::character varying NOT NULL,
+    page_starts integer[] DEFAULT '{}'::integer[] NOT NULL,
+    chunk_tokens integer,
+    overlap_tokens integer,
+    CONSTRAINT rag_knowledge_chunking_check CHECK (((chunk_tokens >= 1) AND (overlap_tokens >= 0) AND (overlap_tokens < chunk_tokens))),
     CONSTRAINT rag_knowledge_embedding_check CHECK (((embedding IS NULL) = (embedding_config_id IS NULL))),
+    CONSTRAINT rag_knowledge_quality_by_check CHECK ((quality_by IN ('rule', 'manual'))),
     CONSTRAINT rag_knowledge_quality_score_check CHECK (((quality_score >= (0)::numeric) AND (quality_score <= (1)::numeric))),
-    CONSTRAINT rag_knowledge_source_check CHECK ((source IN ('manual', 'checkpoint', 'agent_learning')))
+    CONSTRAINT rag_knowledge_source_check CHECK ((source IN ('manual', 'checkpoint', 'agent_learning'))),
+    CONSTRAINT rag_knowledge_source_hash_check CHECK ((octet_length(source_hash) = 32)),
+    CONSTRAINT rag_knowledge_version_check CHECK ((version >= 1))
 );
 
 ALTER TABLE ONLY public.rag_knowledge FORCE ROW LEVEL SECURITY;
@@ -5061,7 +6381,50 @@ COMMENT ON COLUMN public.rag_knowledge.source IS 'manual, checkpoint or agent_le
 
 COMMENT ON COLUMN public.rag_knowledge.quality_score IS '0 to 1.';
 
-COMMENT ON COLUMN public.rag_knowledge.expires_at IS 'Deleted after this moment; NULL: never.';
+COMMENT ON COLUMN public.rag_knowledge.expires_at IS 'Not found from this moment on, and deleted soon after; NULL: never.';
+
+COMMENT ON COLUMN public.rag_knowledge.document_key IS 'What its owner names it by: a file''s or page''s address, or an own name; a new text under it replaces the old one. NULL: none.';
+
+COMMENT ON COLUMN public.rag_knowledge.media_type IS 'Type of what was added; content is the text read from it.';
+
+COMMENT ON COLUMN public.rag_knowledge.source_hash IS 'SHA-256 of the bytes that were added.';
+
+COMMENT ON COLUMN public.rag_knowledge.version IS '1, and one more for each text that replaced an older one.';
+
+COMMENT ON COLUMN public.rag_knowledge.quality_by IS 'rule: quality_score follows from the text; manual: somebody set it.';
+
+COMMENT ON COLUMN public.rag_knowledge.page_starts IS 'Offset in content, in characters, at which each page begins; empty without pages.';
+
+COMMENT ON COLUMN public.rag_knowledge.chunk_tokens IS 'Size of a chunk when it was cut, in tokens; NULL: not cut yet.';
+
+COMMENT ON COLUMN public.rag_knowledge.overlap_tokens IS 'How much of a chunk the next one repeats, in tokens.';
+
+CREATE TABLE public.rate_windows (
+    subject_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    window_started_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    requests integer DEFAULT 0 NOT NULL,
+    tokens bigint DEFAULT 0 NOT NULL,
+    parallel integer DEFAULT 0 NOT NULL,
+    CONSTRAINT rate_windows_counts_check CHECK (((requests >= 0) AND (tokens >= 0) AND (parallel >= 0)))
+)
+WITH (fillfactor='20', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+
+ALTER TABLE ONLY public.rate_windows FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.rate_windows IS 'What each key or user has used of its limits in the running minute; decides, under row locks, which calls are admitted.';
+
+COMMENT ON COLUMN public.rate_windows.subject_id IS 'An id of api_keys or of users; no FK, since it is one or the other.';
+
+COMMENT ON COLUMN public.rate_windows.user_id IS 'Tenant.';
+
+COMMENT ON COLUMN public.rate_windows.window_started_at IS 'When the minute began: with its first call.';
+
+COMMENT ON COLUMN public.rate_windows.requests IS 'Calls admitted in the window.';
+
+COMMENT ON COLUMN public.rate_windows.tokens IS 'Tokens of the window: what calls under way may use at most, and what ended ones did use.';
+
+COMMENT ON COLUMN public.rate_windows.parallel IS 'Calls under way, where parallel_max limits them.';
 
 CREATE VIEW public.recent_errors WITH (security_invoker='true') AS
  SELECT created_at,
@@ -5078,6 +6441,31 @@ CREATE VIEW public.recent_errors WITH (security_invoker='true') AS
   ORDER BY id DESC;
 
 COMMENT ON VIEW public.recent_errors IS 'Errors of the last 24 h, newest first.';
+
+CREATE UNLOGGED TABLE public.response_cache (
+    key bytea NOT NULL,
+    user_id uuid NOT NULL,
+    request_id uuid NOT NULL,
+    response_id uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT response_cache_expires_at_check CHECK ((expires_at >= created_at)),
+    CONSTRAINT response_cache_key_check CHECK ((octet_length(key) = 32))
+);
+
+ALTER TABLE ONLY public.response_cache FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.response_cache IS 'Answers that may be given again: a hash of the call, and the id of the answer on record. Unlogged: empty after a crash.';
+
+COMMENT ON COLUMN public.response_cache.key IS 'SHA-256 of operation, model, user, key and the canonical fields of the call; 32 bytes.';
+
+COMMENT ON COLUMN public.response_cache.user_id IS 'Tenant; the row goes with the user.';
+
+COMMENT ON COLUMN public.response_cache.request_id IS 'The call that was answered first; joins llm_requests. No FK: both go by the month.';
+
+COMMENT ON COLUMN public.response_cache.response_id IS 'Its answer; joins llm_responses and llm_response_bodies.';
+
+COMMENT ON COLUMN public.response_cache.expires_at IS 'Not given again from this moment on.';
 
 CREATE TABLE public.rls_exempt_tables (
     table_name character varying(63) NOT NULL,
@@ -5713,9 +7101,25 @@ CREATE TABLE public.vector_documents (
     embedding_config_id uuid,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    knowledge_id uuid,
+    start_char integer,
+    end_char integer,
+    first_page integer,
+    last_page integer,
+    headings text[] DEFAULT '{}'::text[] NOT NULL,
+    token_count integer DEFAULT 0 NOT NULL,
+    terms integer[] DEFAULT '{}'::integer[] NOT NULL,
+    facts integer DEFAULT 0 NOT NULL,
+    analysis_version smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT vector_documents_analysis_version_check CHECK ((analysis_version >= 0)),
     CONSTRAINT vector_documents_chunk_number_check CHECK ((chunk_number >= 0)),
-    CONSTRAINT vector_documents_embedding_check CHECK (((embedding IS NULL) = (embedding_config_id IS NULL)))
+    CONSTRAINT vector_documents_embedding_check CHECK (((embedding IS NULL) = (embedding_config_id IS NULL))),
+    CONSTRAINT vector_documents_pages_check CHECK ((((first_page IS NULL) = (last_page IS NULL)) AND (first_page >= 1) AND (last_page >= first_page))),
+    CONSTRAINT vector_documents_place_check CHECK ((((knowledge_id IS NULL) = (start_char IS NULL)) AND ((start_char IS NULL) = (end_char IS NULL)) AND (start_char >= 0) AND (end_char > start_char))),
+    CONSTRAINT vector_documents_token_count_check CHECK ((token_count >= 0))
 );
+ALTER TABLE ONLY public.vector_documents ALTER COLUMN embedding SET STORAGE MAIN;
+ALTER TABLE ONLY public.vector_documents ALTER COLUMN terms SET STORAGE MAIN;
 
 ALTER TABLE ONLY public.vector_documents FORCE ROW LEVEL SECURITY;
 
@@ -5728,6 +7132,26 @@ COMMENT ON COLUMN public.vector_documents.chunk_number IS 'Order of the piece in
 COMMENT ON COLUMN public.vector_documents.embedding IS 'Vector of the content; its length follows from the model. Search compares only vectors of one embedding_config_id.';
 
 COMMENT ON COLUMN public.vector_documents.embedding_config_id IS 'Model that made the vector.';
+
+COMMENT ON COLUMN public.vector_documents.knowledge_id IS 'Document in rag_knowledge this is a chunk of; NULL: of none.';
+
+COMMENT ON COLUMN public.vector_documents.start_char IS 'Where it begins in rag_knowledge.content, in characters from 0.';
+
+COMMENT ON COLUMN public.vector_documents.end_char IS 'Where it ends there: the character after its last.';
+
+COMMENT ON COLUMN public.vector_documents.first_page IS 'Page it begins on, from 1; NULL: the document has no pages.';
+
+COMMENT ON COLUMN public.vector_documents.last_page IS 'Page it ends on.';
+
+COMMENT ON COLUMN public.vector_documents.headings IS 'Headings it stands under, outermost first.';
+
+COMMENT ON COLUMN public.vector_documents.token_count IS 'Its length in tokens, as helix.knowledge counts them.';
+
+COMMENT ON COLUMN public.vector_documents.terms IS 'CRC-32 of each stem of headings and text, in their order, without stop words.';
+
+COMMENT ON COLUMN public.vector_documents.facts IS 'Bits of what the text has, as in memory_search.facts.';
+
+COMMENT ON COLUMN public.vector_documents.analysis_version IS 'Version of the analysis; 0: none. Older ones are made anew every night.';
 
 CREATE TABLE public.webhook_deliveries (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -5843,6 +7267,9 @@ ALTER TABLE ONLY public.api_keys
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.api_keys
+    ADD CONSTRAINT api_keys_previous_hash_key UNIQUE (previous_hash);
+
 ALTER TABLE ONLY public.archived_projects
     ADD CONSTRAINT archived_projects_pkey PRIMARY KEY (id);
 
@@ -5851,6 +7278,9 @@ ALTER TABLE ONLY public.background_tasks
 
 ALTER TABLE ONLY public.background_tasks_default
     ADD CONSTRAINT background_tasks_default_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.backup_runs
+    ADD CONSTRAINT backup_runs_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.budget_periods
     ADD CONSTRAINT budget_periods_pkey PRIMARY KEY (budget_id, period_start);
@@ -5863,6 +7293,15 @@ ALTER TABLE ONLY public.budgets
 
 ALTER TABLE ONLY public.budgets
     ADD CONSTRAINT budgets_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.call_holds
+    ADD CONSTRAINT call_holds_pkey PRIMARY KEY (request_id, subject_id);
+
+ALTER TABLE ONLY public.call_refusals
+    ADD CONSTRAINT call_refusals_key UNIQUE NULLS NOT DISTINCT (hour, user_id, api_key_id, reason, limit_name);
+
+ALTER TABLE ONLY public.call_refusals
+    ADD CONSTRAINT call_refusals_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.cancelled_projects
     ADD CONSTRAINT cancelled_projects_pkey PRIMARY KEY (id);
@@ -5903,11 +7342,17 @@ ALTER TABLE ONLY public.conversation_snapshots
 ALTER TABLE ONLY public.conversation_snapshots
     ADD CONSTRAINT conversation_snapshots_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.conversation_turns
+    ADD CONSTRAINT conversation_turns_pkey PRIMARY KEY (request_id);
+
 ALTER TABLE ONLY public.conversations
     ADD CONSTRAINT conversations_id_user_id_key UNIQUE (id, user_id);
 
 ALTER TABLE ONLY public.conversations
     ADD CONSTRAINT conversations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.conversations
+    ADD CONSTRAINT conversations_user_id_external_id_key UNIQUE (user_id, external_id);
 
 ALTER TABLE ONLY public.crdt_versions
     ADD CONSTRAINT crdt_versions_memory_id_node_id_version_key UNIQUE (memory_id, node_id, version);
@@ -5929,6 +7374,9 @@ ALTER TABLE ONLY public.dead_letter_queue
 
 ALTER TABLE ONLY public.debate_arguments
     ADD CONSTRAINT debate_arguments_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.debate_events
+    ADD CONSTRAINT debate_events_pkey PRIMARY KEY (debate_id, sequence);
 
 ALTER TABLE ONLY public.debate_rounds
     ADD CONSTRAINT debate_rounds_debate_id_round_number_key UNIQUE (debate_id, round_number);
@@ -5996,6 +7444,9 @@ ALTER TABLE ONLY public.github_credentials
 ALTER TABLE ONLY public.github_credentials
     ADD CONSTRAINT github_credentials_user_id_key UNIQUE (user_id);
 
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, idempotency_key);
+
 ALTER TABLE ONLY public.knowledge_accumulation
     ADD CONSTRAINT knowledge_accumulation_pkey PRIMARY KEY (id);
 
@@ -6062,6 +7513,18 @@ ALTER TABLE ONLY public.llm_responses
 ALTER TABLE ONLY public.llm_responses_default
     ADD CONSTRAINT llm_responses_default_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.llm_route_targets
+    ADD CONSTRAINT llm_route_targets_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.llm_route_targets
+    ADD CONSTRAINT llm_route_targets_route_id_target_key UNIQUE NULLS NOT DISTINCT (route_id, provider_id, model_name);
+
+ALTER TABLE ONLY public.llm_routes
+    ADD CONSTRAINT llm_routes_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.llm_routes
+    ADD CONSTRAINT llm_routes_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.llm_token_usage
     ADD CONSTRAINT llm_token_usage_pkey PRIMARY KEY (id);
 
@@ -6106,6 +7569,9 @@ ALTER TABLE ONLY public.mcp_tools
 
 ALTER TABLE ONLY public.memories
     ADD CONSTRAINT memories_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.memory_changes
+    ADD CONSTRAINT memory_changes_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.memory_conflicts
     ADD CONSTRAINT memory_conflicts_local_event_id_remote_event_id_key UNIQUE (local_event_id, remote_event_id);
@@ -6155,11 +7621,23 @@ ALTER TABLE ONLY public.memory_nodes
 ALTER TABLE ONLY public.memory_nodes
     ADD CONSTRAINT memory_nodes_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.memory_peers
+    ADD CONSTRAINT memory_peers_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.memory_peers
+    ADD CONSTRAINT memory_peers_node_id_key UNIQUE (node_id);
+
+ALTER TABLE ONLY public.memory_peers
+    ADD CONSTRAINT memory_peers_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.memory_relations
     ADD CONSTRAINT memory_relations_key UNIQUE NULLS NOT DISTINCT (subject_id, predicate, object_id, memory_id, valid_from);
 
 ALTER TABLE ONLY public.memory_relations
     ADD CONSTRAINT memory_relations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.memory_search
+    ADD CONSTRAINT memory_search_pkey PRIMARY KEY (memory_id);
 
 ALTER TABLE ONLY public.memory_snapshots
     ADD CONSTRAINT memory_snapshots_pkey PRIMARY KEY (id);
@@ -6170,8 +7648,20 @@ ALTER TABLE ONLY public.memory_sync_status
 ALTER TABLE ONLY public.memory_sync_status
     ADD CONSTRAINT memory_sync_status_source_node_id_target_node_id_key UNIQUE (source_node_id, target_node_id);
 
+ALTER TABLE ONLY public.memory_tombstones
+    ADD CONSTRAINT memory_tombstones_pkey PRIMARY KEY (memory_id);
+
+ALTER TABLE ONLY public.memory_uses
+    ADD CONSTRAINT memory_uses_pkey PRIMARY KEY (request_id, memory_id);
+
 ALTER TABLE ONLY public.models_refresh_history
     ADD CONSTRAINT models_refresh_history_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.panels
+    ADD CONSTRAINT panels_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.panels
+    ADD CONSTRAINT panels_user_id_kind_name_key UNIQUE NULLS NOT DISTINCT (user_id, kind, name);
 
 ALTER TABLE ONLY public.project_state
     ADD CONSTRAINT project_state_pkey PRIMARY KEY (id);
@@ -6221,8 +7711,23 @@ ALTER TABLE ONLY public.provider_configs
 ALTER TABLE ONLY public.provider_configs
     ADD CONSTRAINT provider_configs_provider_id_key_key UNIQUE (provider_id, key);
 
+ALTER TABLE ONLY public.provider_health_hours
+    ADD CONSTRAINT provider_health_hours_pkey PRIMARY KEY (provider_id, hour);
+
+ALTER TABLE ONLY public.provider_verifications
+    ADD CONSTRAINT provider_verifications_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.quarantines
+    ADD CONSTRAINT quarantines_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.rag_knowledge
     ADD CONSTRAINT rag_knowledge_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.rate_windows
+    ADD CONSTRAINT rate_windows_pkey PRIMARY KEY (subject_id);
+
+ALTER TABLE ONLY public.response_cache
+    ADD CONSTRAINT response_cache_pkey PRIMARY KEY (key);
 
 ALTER TABLE ONLY public.rls_exempt_tables
     ADD CONSTRAINT rls_exempt_tables_pkey PRIMARY KEY (table_name);
@@ -6309,10 +7814,17 @@ ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_username_key UNIQUE (username);
 
 ALTER TABLE ONLY public.vector_documents
+    ADD CONSTRAINT vector_documents_knowledge_id_chunk_number_key UNIQUE (knowledge_id, chunk_number);
+
+ALTER TABLE ONLY public.vector_documents
     ADD CONSTRAINT vector_documents_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.webhook_deliveries
     ADD CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (id);
+
+CREATE INDEX api_keys_ancestor_ids_idx ON public.api_keys USING gin (ancestor_ids);
+
+CREATE INDEX api_keys_parent_key_id_idx ON public.api_keys USING btree (parent_key_id) WHERE (parent_key_id IS NOT NULL);
 
 CREATE INDEX background_tasks_correlation_id_idx ON ONLY public.background_tasks USING btree (correlation_id) WHERE (correlation_id IS NOT NULL);
 
@@ -6370,6 +7882,8 @@ CREATE INDEX idx_tasks_worker_id ON ONLY public.background_tasks USING btree (wo
 
 CREATE INDEX background_tasks_default_worker_id_idx ON public.background_tasks_default USING btree (worker_id) WHERE (worker_id IS NOT NULL);
 
+CREATE INDEX backup_runs_action_completed_at_idx ON public.backup_runs USING btree (action, completed_at DESC);
+
 CREATE INDEX budget_reservations_budget_id_period_start_idx ON public.budget_reservations USING btree (budget_id, period_start);
 
 CREATE INDEX budget_reservations_expires_at_idx ON public.budget_reservations USING btree (expires_at);
@@ -6377,6 +7891,12 @@ CREATE INDEX budget_reservations_expires_at_idx ON public.budget_reservations US
 CREATE INDEX budgets_api_key_id_idx ON public.budgets USING btree (api_key_id) WHERE (api_key_id IS NOT NULL);
 
 CREATE INDEX budgets_project_id_idx ON public.budgets USING btree (project_id) WHERE (project_id IS NOT NULL);
+
+CREATE INDEX call_holds_subject_id_idx ON public.call_holds USING btree (subject_id);
+
+CREATE INDEX call_refusals_api_key_id_idx ON public.call_refusals USING btree (api_key_id) WHERE (api_key_id IS NOT NULL);
+
+CREATE INDEX call_refusals_user_id_hour_idx ON public.call_refusals USING btree (user_id, hour);
 
 CREATE INDEX cancelled_projects_user_id_idx ON public.cancelled_projects USING btree (user_id);
 
@@ -6394,6 +7914,10 @@ CREATE INDEX clickhouse_analytics_default_user_id_idx ON public.clickhouse_analy
 
 CREATE INDEX code_versions_debate_id_version_number_idx ON public.code_versions USING btree (debate_id, version_number);
 
+CREATE INDEX conversation_events_entity_idx ON public.conversation_events USING btree (conversation_id, ((event_data ->> 'key'::text))) WHERE ((event_type)::text = 'entity.extracted'::text);
+
+CREATE UNIQUE INDEX conversation_events_message_added_key ON public.conversation_events USING btree (conversation_id, message_id) WHERE ((event_type)::text = 'message.added'::text);
+
 CREATE INDEX conversation_events_message_id_idx ON public.conversation_events USING btree (conversation_id, message_id, sequence_number) WHERE (message_id IS NOT NULL);
 
 CREATE INDEX dead_letter_queue_moved_at_idx ON public.dead_letter_queue USING btree (moved_at);
@@ -6404,7 +7928,13 @@ CREATE INDEX dead_letter_queue_task_type_idx ON public.dead_letter_queue USING b
 
 CREATE INDEX dead_letter_queue_user_id_idx ON public.dead_letter_queue USING btree (user_id) WHERE (user_id IS NOT NULL);
 
+CREATE UNIQUE INDEX debate_arguments_debate_id_round_number_participant_key ON public.debate_arguments USING btree (debate_id, round_number, participant_id) WHERE (participant_id IS NOT NULL);
+
+CREATE UNIQUE INDEX debate_events_response_id_key ON public.debate_events USING btree (response_id) WHERE (response_id IS NOT NULL);
+
 CREATE INDEX debates_project_id_idx ON public.debates USING btree (project_id) WHERE (project_id IS NOT NULL);
+
+CREATE INDEX debates_request_id_idx ON public.debates USING btree (request_id) WHERE (request_id IS NOT NULL);
 
 CREATE INDEX debates_session_id_idx ON public.debates USING btree (session_id) WHERE (session_id IS NOT NULL);
 
@@ -6427,6 +7957,10 @@ CREATE INDEX distributed_memory_events_default_session_id_idx ON public.distribu
 CREATE INDEX idx_distributed_memory_events_user_id ON ONLY public.distributed_memory_events USING btree (user_id, id);
 
 CREATE INDEX distributed_memory_events_default_user_id_id_idx ON public.distributed_memory_events_default USING btree (user_id, id);
+
+CREATE INDEX distributed_memory_merged_into_idx ON public.distributed_memory USING btree (((fields ->> 'merged_into'::text))) WHERE (fields ? 'merged_into'::text);
+
+CREATE INDEX distributed_memory_same_text_idx ON public.distributed_memory USING btree (user_id, public.helix_sha256(content)) WHERE (deleted_at IS NULL);
 
 CREATE UNIQUE INDEX embedding_config_one_default_key ON public.embedding_config USING btree (is_default) WHERE is_default;
 
@@ -6451,6 +7985,8 @@ CREATE INDEX error_log_user_id_idx ON ONLY public.error_log USING btree (user_id
 CREATE INDEX error_log_default_user_id_idx ON public.error_log_default USING btree (user_id) WHERE (user_id IS NOT NULL);
 
 CREATE INDEX github_credentials_token_expires_at_idx ON public.github_credentials USING btree (token_expires_at) WHERE (refresh_token IS NOT NULL);
+
+CREATE INDEX idempotency_keys_created_at_idx ON public.idempotency_keys USING btree (created_at);
 
 CREATE INDEX idx_agent_permissions_agent ON public.agent_permissions USING btree (agent_type);
 
@@ -6505,6 +8041,14 @@ CREATE INDEX idx_conversation_replay_stats_user_id ON public.conversation_replay
 CREATE INDEX idx_conversation_snapshots_session_id ON public.conversation_snapshots USING btree (session_id) WHERE (session_id IS NOT NULL);
 
 CREATE INDEX idx_conversation_snapshots_user_id ON public.conversation_snapshots USING btree (user_id);
+
+CREATE INDEX idx_conversation_turns_conversation ON public.conversation_turns USING btree (conversation_id, request_id DESC);
+
+CREATE INDEX idx_conversation_turns_open ON public.conversation_turns USING btree (created_at) WHERE (recorded_at IS NULL);
+
+CREATE INDEX idx_conversation_turns_session_id ON public.conversation_turns USING btree (session_id) WHERE (session_id IS NOT NULL);
+
+CREATE INDEX idx_conversation_turns_user_id ON public.conversation_turns USING btree (user_id);
 
 CREATE INDEX idx_conversations_project_id ON public.conversations USING btree (project_id) WHERE (project_id IS NOT NULL);
 
@@ -6682,6 +8226,10 @@ CREATE INDEX llm_requests_default_api_key_id_idx ON public.llm_requests_default 
 
 CREATE INDEX llm_requests_default_created_at_idx ON public.llm_requests_default USING brin (created_at) WITH (autosummarize='on');
 
+CREATE INDEX llm_requests_parent_request_id_idx ON ONLY public.llm_requests USING btree (parent_request_id) WHERE (parent_request_id IS NOT NULL);
+
+CREATE INDEX llm_requests_default_parent_request_id_idx ON public.llm_requests_default USING btree (parent_request_id) WHERE (parent_request_id IS NOT NULL);
+
 CREATE INDEX llm_requests_project_id_idx ON ONLY public.llm_requests USING btree (project_id) WHERE (project_id IS NOT NULL);
 
 CREATE INDEX llm_requests_default_project_id_idx ON public.llm_requests_default USING btree (project_id) WHERE (project_id IS NOT NULL);
@@ -6693,6 +8241,10 @@ CREATE INDEX llm_requests_default_prompt_id_idx ON public.llm_requests_default U
 CREATE INDEX llm_requests_default_session_id_idx ON public.llm_requests_default USING btree (session_id) WHERE (session_id IS NOT NULL);
 
 CREATE INDEX llm_requests_default_status_idx ON public.llm_requests_default USING btree (status) WHERE (status IN ('pending', 'running'));
+
+CREATE INDEX llm_requests_task_id_idx ON ONLY public.llm_requests USING btree (task_id) WHERE (task_id IS NOT NULL);
+
+CREATE INDEX llm_requests_default_task_id_idx ON public.llm_requests_default USING btree (task_id) WHERE (task_id IS NOT NULL);
 
 CREATE INDEX llm_requests_user_id_idempotency_key_idx ON ONLY public.llm_requests USING btree (user_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 
@@ -6717,6 +8269,8 @@ CREATE INDEX llm_responses_default_selected_idx ON public.llm_responses_default 
 CREATE INDEX llm_responses_user_id_idx ON ONLY public.llm_responses USING btree (user_id) WHERE (user_id IS NOT NULL);
 
 CREATE INDEX llm_responses_default_user_id_idx ON public.llm_responses_default USING btree (user_id) WHERE (user_id IS NOT NULL);
+
+CREATE INDEX llm_route_targets_provider_id_idx ON public.llm_route_targets USING btree (provider_id) WHERE (provider_id IS NOT NULL);
 
 CREATE INDEX llm_token_usage_api_key_id_idx ON ONLY public.llm_token_usage USING btree (api_key_id) WHERE (api_key_id IS NOT NULL);
 
@@ -6766,6 +8320,10 @@ CREATE INDEX memories_source_response_id_idx ON public.memories USING btree (sou
 
 CREATE UNIQUE INDEX memories_user_id_content_hash_key ON public.memories USING btree (user_id, content_hash) WHERE (deleted_at IS NULL);
 
+CREATE INDEX memory_changes_memory_id_idx ON public.memory_changes USING btree (memory_id);
+
+CREATE INDEX memory_changes_user_id_idx ON public.memory_changes USING btree (user_id, id DESC);
+
 CREATE INDEX memory_embeddings_embedding_config_id_idx ON ONLY public.memory_embeddings USING btree (embedding_config_id);
 
 CREATE INDEX memory_embeddings_1024_embedding_config_id_idx ON public.memory_embeddings_1024 USING btree (embedding_config_id);
@@ -6800,11 +8358,27 @@ CREATE INDEX memory_entity_mentions_entity_id_idx ON public.memory_entity_mentio
 
 CREATE INDEX memory_entity_mentions_user_id_idx ON public.memory_entity_mentions USING btree (user_id);
 
+CREATE UNIQUE INDEX memory_nodes_self_key ON public.memory_nodes USING btree (is_self) WHERE is_self;
+
 CREATE INDEX memory_relations_memory_id_idx ON public.memory_relations USING btree (memory_id) WHERE (memory_id IS NOT NULL);
 
 CREATE INDEX memory_relations_object_id_idx ON public.memory_relations USING btree (object_id);
 
 CREATE INDEX memory_relations_user_id_idx ON public.memory_relations USING btree (user_id);
+
+CREATE INDEX memory_search_conversation_idx ON public.memory_search USING btree (conversation_id, valid_from, memory_id) WHERE (conversation_id IS NOT NULL);
+
+CREATE INDEX memory_search_terms_idx ON public.memory_search USING gin (terms);
+
+CREATE INDEX memory_search_user_id_idx ON public.memory_search USING btree (user_id);
+
+CREATE INDEX memory_tombstones_forgotten_at_idx ON public.memory_tombstones USING btree (forgotten_at);
+
+CREATE INDEX memory_tombstones_user_id_idx ON public.memory_tombstones USING btree (user_id);
+
+CREATE INDEX memory_uses_memory_id_idx ON public.memory_uses USING btree (memory_id);
+
+CREATE INDEX memory_uses_user_id_idx ON public.memory_uses USING btree (user_id);
 
 CREATE INDEX models_refresh_history_provider_id_started_at_idx ON public.models_refresh_history USING btree (provider_id, started_at DESC);
 
@@ -6846,13 +8420,31 @@ CREATE INDEX protocol_metrics_default_server_id_idx ON public.protocol_metrics_d
 
 CREATE INDEX provider_configs_key_id_idx ON public.provider_configs USING btree (key_id);
 
+CREATE INDEX provider_health_hours_hour_idx ON public.provider_health_hours USING btree (hour);
+
+CREATE INDEX provider_verifications_provider_id_verified_at_idx ON public.provider_verifications USING btree (provider_id, verified_at DESC);
+
+CREATE INDEX quarantines_open_idx ON public.quarantines USING btree (quarantined_at) WHERE (released_at IS NULL);
+
 CREATE INDEX rag_knowledge_content_idx ON public.rag_knowledge USING gin (to_tsvector('simple'::regconfig, (((title)::text || ' '::text) || "left"(content, 250000))));
 
 CREATE INDEX rag_knowledge_embedding_config_id_idx ON public.rag_knowledge USING btree (embedding_config_id) WHERE (embedding_config_id IS NOT NULL);
 
 CREATE INDEX rag_knowledge_project_id_idx ON public.rag_knowledge USING btree (project_id) WHERE (project_id IS NOT NULL);
 
+CREATE UNIQUE INDEX rag_knowledge_user_id_document_key_key ON public.rag_knowledge USING btree (user_id, public.helix_sha256(document_key));
+
 CREATE INDEX rag_knowledge_user_id_idx ON public.rag_knowledge USING btree (user_id);
+
+CREATE UNIQUE INDEX rag_knowledge_user_id_source_hash_key ON public.rag_knowledge USING btree (user_id, source_hash);
+
+CREATE INDEX rate_windows_user_id_idx ON public.rate_windows USING btree (user_id);
+
+CREATE INDEX response_cache_created_at_idx ON public.response_cache USING btree (created_at);
+
+CREATE INDEX response_cache_expires_at_idx ON public.response_cache USING btree (expires_at);
+
+CREATE INDEX response_cache_user_id_idx ON public.response_cache USING btree (user_id);
 
 CREATE INDEX streaming_analytics_default_stream_id_chunk_number_idx ON public.streaming_analytics_default USING btree (stream_id, chunk_number);
 
@@ -6928,13 +8520,13 @@ CREATE INDEX user_sessions_provider_id_idx ON public.user_sessions USING btree (
 
 CREATE UNIQUE INDEX users_email_lower_key ON public.users USING btree (lower((email)::text));
 
-CREATE INDEX vector_documents_content_idx ON public.vector_documents USING gin (to_tsvector('simple'::regconfig, ((title || ' '::text) || "left"(content, 250000))));
-
 CREATE INDEX vector_documents_embedding_config_id_idx ON public.vector_documents USING btree (embedding_config_id) WHERE (embedding_config_id IS NOT NULL);
 
 CREATE INDEX vector_documents_parent_id_idx ON public.vector_documents USING btree (parent_id, chunk_number) WHERE (parent_id IS NOT NULL);
 
 CREATE INDEX vector_documents_project_id_idx ON public.vector_documents USING btree (project_id) WHERE (project_id IS NOT NULL);
+
+CREATE INDEX vector_documents_terms_idx ON public.vector_documents USING gin (terms);
 
 CREATE INDEX vector_documents_user_id_idx ON public.vector_documents USING btree (user_id, embedding_config_id);
 
@@ -7014,6 +8606,8 @@ ALTER INDEX public.llm_requests_api_key_id_idx ATTACH PARTITION public.llm_reque
 
 ALTER INDEX public.idx_requests_created_at ATTACH PARTITION public.llm_requests_default_created_at_idx;
 
+ALTER INDEX public.llm_requests_parent_request_id_idx ATTACH PARTITION public.llm_requests_default_parent_request_id_idx;
+
 ALTER INDEX public.llm_requests_pkey ATTACH PARTITION public.llm_requests_default_pkey;
 
 ALTER INDEX public.llm_requests_project_id_idx ATTACH PARTITION public.llm_requests_default_project_id_idx;
@@ -7023,6 +8617,8 @@ ALTER INDEX public.llm_requests_prompt_id_idx ATTACH PARTITION public.llm_reques
 ALTER INDEX public.idx_requests_session_id ATTACH PARTITION public.llm_requests_default_session_id_idx;
 
 ALTER INDEX public.idx_requests_status ATTACH PARTITION public.llm_requests_default_status_idx;
+
+ALTER INDEX public.llm_requests_task_id_idx ATTACH PARTITION public.llm_requests_default_task_id_idx;
 
 ALTER INDEX public.llm_requests_user_id_idempotency_key_idx ATTACH PARTITION public.llm_requests_default_user_id_idempotency_key_idx;
 
@@ -7198,6 +8794,8 @@ CREATE TRIGGER cross_session_patterns_set_updated_at BEFORE UPDATE ON public.cro
 
 CREATE TRIGGER debate_strategy_success_set_updated_at BEFORE UPDATE ON public.debate_strategy_success FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
+CREATE TRIGGER debates_hold_status BEFORE UPDATE OF status ON public.debates FOR EACH ROW EXECUTE FUNCTION public.debates_hold_status();
+
 CREATE TRIGGER debates_set_updated_at BEFORE UPDATE ON public.debates FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER distributed_memory_events_keep BEFORE UPDATE ON public.distributed_memory_events FOR EACH ROW EXECUTE FUNCTION public.distributed_memory_events_keep();
@@ -7224,6 +8822,8 @@ CREATE TRIGGER llm_pricing_set_updated_at BEFORE UPDATE ON public.llm_pricing FO
 
 CREATE TRIGGER llm_providers_set_updated_at BEFORE UPDATE ON public.llm_providers FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
+CREATE TRIGGER llm_routes_set_updated_at BEFORE UPDATE ON public.llm_routes FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
+
 CREATE TRIGGER llm_token_usage_append_only BEFORE DELETE OR UPDATE ON public.llm_token_usage FOR EACH ROW EXECUTE FUNCTION public.helix_append_only('user_id,api_key_id,project_id');
 
 CREATE TRIGGER llm_token_usage_no_truncate BEFORE TRUNCATE ON public.llm_token_usage FOR EACH STATEMENT EXECUTE FUNCTION public.helix_append_only();
@@ -7236,6 +8836,12 @@ CREATE TRIGGER mcp_servers_set_updated_at BEFORE UPDATE ON public.mcp_servers FO
 
 CREATE TRIGGER mcp_tools_set_updated_at BEFORE UPDATE ON public.mcp_tools FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
+CREATE TRIGGER memories_record_added AFTER INSERT ON public.memories REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION public.memories_record_added();
+
+CREATE TRIGGER memories_record_changed AFTER UPDATE ON public.memories REFERENCING OLD TABLE AS was_before NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION public.memories_record_changed();
+
+CREATE TRIGGER memories_record_removed AFTER DELETE ON public.memories REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.memories_record_removed();
+
 CREATE TRIGGER memories_set_updated_at BEFORE UPDATE ON public.memories FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER memory_entities_set_updated_at BEFORE UPDATE ON public.memory_entities FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
@@ -7244,9 +8850,13 @@ CREATE TRIGGER memory_event_checkpoints_set_updated_at BEFORE UPDATE ON public.m
 
 CREATE TRIGGER memory_nodes_set_updated_at BEFORE UPDATE ON public.memory_nodes FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
+CREATE TRIGGER memory_peers_set_updated_at BEFORE UPDATE ON public.memory_peers FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
+
 CREATE TRIGGER memory_relations_set_updated_at BEFORE UPDATE ON public.memory_relations FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER memory_sync_status_set_updated_at BEFORE UPDATE ON public.memory_sync_status FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
+
+CREATE TRIGGER panels_set_updated_at BEFORE UPDATE ON public.panels FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER project_state_set_updated_at BEFORE UPDATE ON public.project_state FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
@@ -7273,6 +8883,9 @@ CREATE TRIGGER user_preferences_set_updated_at BEFORE UPDATE ON public.user_pref
 CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER vector_documents_set_updated_at BEFORE UPDATE ON public.vector_documents FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
+
+ALTER TABLE ONLY public.api_keys
+    ADD CONSTRAINT api_keys_parent_key_id_fkey FOREIGN KEY (parent_key_id) REFERENCES public.api_keys(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
@@ -7303,6 +8916,15 @@ ALTER TABLE ONLY public.budgets
 
 ALTER TABLE ONLY public.budgets
     ADD CONSTRAINT budgets_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.call_holds
+    ADD CONSTRAINT call_holds_subject_id_fkey FOREIGN KEY (subject_id) REFERENCES public.rate_windows(subject_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.call_refusals
+    ADD CONSTRAINT call_refusals_api_key_id_fkey FOREIGN KEY (api_key_id) REFERENCES public.api_keys(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.call_refusals
+    ADD CONSTRAINT call_refusals_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.cancelled_projects
     ADD CONSTRAINT cancelled_projects_cancelled_by_fkey FOREIGN KEY (cancelled_by) REFERENCES public.users(id) ON DELETE SET NULL;
@@ -7367,6 +8989,12 @@ ALTER TABLE ONLY public.conversation_snapshots
 ALTER TABLE ONLY public.conversation_snapshots
     ADD CONSTRAINT conversation_snapshots_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.conversation_turns
+    ADD CONSTRAINT conversation_turns_conversation_id_user_id_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES public.conversations(id, user_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.conversation_turns
+    ADD CONSTRAINT conversation_turns_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.user_sessions(id) ON DELETE SET NULL;
+
 ALTER TABLE ONLY public.conversations
     ADD CONSTRAINT conversations_project_id_fkey FOREIGN KEY (project_id) REFERENCES public.projects(id) ON DELETE SET NULL;
 
@@ -7396,6 +9024,9 @@ ALTER TABLE ONLY public.debate_arguments
 
 ALTER TABLE ONLY public.debate_arguments
     ADD CONSTRAINT debate_arguments_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.llm_providers(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.debate_events
+    ADD CONSTRAINT debate_events_debate_id_fkey FOREIGN KEY (debate_id) REFERENCES public.debates(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.debate_rounds
     ADD CONSTRAINT debate_rounds_debate_id_fkey FOREIGN KEY (debate_id) REFERENCES public.debates(id) ON DELETE CASCADE;
@@ -7447,6 +9078,9 @@ ALTER TABLE public.error_log
 
 ALTER TABLE ONLY public.github_credentials
     ADD CONSTRAINT github_credentials_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.knowledge_accumulation
     ADD CONSTRAINT knowledge_accumulation_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
@@ -7502,6 +9136,12 @@ ALTER TABLE public.llm_responses
 ALTER TABLE public.llm_responses
     ADD CONSTRAINT llm_responses_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE SET NULL;
 
+ALTER TABLE ONLY public.llm_route_targets
+    ADD CONSTRAINT llm_route_targets_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.llm_providers(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.llm_route_targets
+    ADD CONSTRAINT llm_route_targets_route_id_fkey FOREIGN KEY (route_id) REFERENCES public.llm_routes(id) ON DELETE CASCADE;
+
 ALTER TABLE public.llm_token_usage
     ADD CONSTRAINT llm_token_usage_api_key_id_fkey FOREIGN KEY (api_key_id) REFERENCES public.api_keys(id) ON DELETE SET NULL;
 
@@ -7528,6 +9168,9 @@ ALTER TABLE ONLY public.memories
 
 ALTER TABLE ONLY public.memories
     ADD CONSTRAINT memories_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.memory_changes
+    ADD CONSTRAINT memory_changes_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES public.memories(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.memory_conflicts
     ADD CONSTRAINT memory_conflicts_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES public.distributed_memory(id) ON DELETE CASCADE;
@@ -7565,6 +9208,9 @@ ALTER TABLE ONLY public.memory_relations
 ALTER TABLE ONLY public.memory_relations
     ADD CONSTRAINT memory_relations_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.memory_search
+    ADD CONSTRAINT memory_search_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES public.memories(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.memory_snapshots
     ADD CONSTRAINT memory_snapshots_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
@@ -7574,8 +9220,14 @@ ALTER TABLE ONLY public.memory_sync_status
 ALTER TABLE ONLY public.memory_sync_status
     ADD CONSTRAINT memory_sync_status_target_node_id_fkey FOREIGN KEY (target_node_id) REFERENCES public.memory_nodes(node_id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.memory_uses
+    ADD CONSTRAINT memory_uses_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.models_refresh_history
     ADD CONSTRAINT models_refresh_history_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.llm_providers(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.panels
+    ADD CONSTRAINT panels_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.project_state
     ADD CONSTRAINT project_state_current_task_id_fkey FOREIGN KEY (current_task_id) REFERENCES public.background_tasks(id) ON DELETE SET NULL;
@@ -7595,6 +9247,12 @@ ALTER TABLE ONLY public.prompt_test_results
 ALTER TABLE ONLY public.provider_configs
     ADD CONSTRAINT provider_configs_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.llm_providers(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.provider_health_hours
+    ADD CONSTRAINT provider_health_hours_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.llm_providers(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.provider_verifications
+    ADD CONSTRAINT provider_verifications_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES public.llm_providers(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.rag_knowledge
     ADD CONSTRAINT rag_knowledge_embedding_config_id_fkey FOREIGN KEY (embedding_config_id) REFERENCES public.embedding_config(id);
 
@@ -7603,6 +9261,12 @@ ALTER TABLE ONLY public.rag_knowledge
 
 ALTER TABLE ONLY public.rag_knowledge
     ADD CONSTRAINT rag_knowledge_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.rate_windows
+    ADD CONSTRAINT rate_windows_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.response_cache
+    ADD CONSTRAINT response_cache_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
 ALTER TABLE public.streaming_analytics
     ADD CONSTRAINT streaming_analytics_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE SET NULL;
@@ -7644,6 +9308,9 @@ ALTER TABLE ONLY public.vector_documents
     ADD CONSTRAINT vector_documents_embedding_config_id_fkey FOREIGN KEY (embedding_config_id) REFERENCES public.embedding_config(id);
 
 ALTER TABLE ONLY public.vector_documents
+    ADD CONSTRAINT vector_documents_knowledge_id_fkey FOREIGN KEY (knowledge_id) REFERENCES public.rag_knowledge(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.vector_documents
     ADD CONSTRAINT vector_documents_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES public.vector_documents(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.vector_documents
@@ -7666,7 +9333,7 @@ CREATE POLICY api_keys_readonly ON public.api_keys FOR SELECT TO helix_readonly 
 
 CREATE POLICY api_keys_recorder ON public.api_keys TO helix_recorder USING (true) WITH CHECK (true);
 
-CREATE POLICY api_keys_tenant ON public.api_keys TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+CREATE POLICY api_keys_tenant ON public.api_keys TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((parent_key_id IS NULL) OR public.helix_row_visible('public.api_keys'::regclass, parent_key_id))));
 
 ALTER TABLE public.archived_projects ENABLE ROW LEVEL SECURITY;
 
@@ -7729,6 +9396,32 @@ CREATE POLICY budgets_tenant ON public.budgets TO helix_app USING ((user_id = ( 
   WHERE (target.id = budgets.api_key_id)))) AND ((project_id IS NULL) OR (EXISTS ( SELECT
    FROM public.projects target
   WHERE (target.id = budgets.project_id))))));
+
+ALTER TABLE public.call_holds ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY call_holds_operator ON public.call_holds TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY call_holds_readonly ON public.call_holds FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY call_holds_recorder ON public.call_holds TO helix_recorder USING (true) WITH CHECK (true);
+
+CREATE POLICY call_holds_tenant ON public.call_holds TO helix_app USING ((EXISTS ( SELECT
+   FROM public.rate_windows parent
+  WHERE (parent.subject_id = call_holds.subject_id)))) WITH CHECK ((EXISTS ( SELECT
+   FROM public.rate_windows parent
+  WHERE (parent.subject_id = call_holds.subject_id))));
+
+ALTER TABLE public.call_refusals ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY call_refusals_operator ON public.call_refusals TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY call_refusals_readonly ON public.call_refusals FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY call_refusals_recorder ON public.call_refusals TO helix_recorder USING (true) WITH CHECK (true);
+
+CREATE POLICY call_refusals_tenant ON public.call_refusals TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((api_key_id IS NULL) OR (EXISTS ( SELECT
+   FROM public.api_keys target
+  WHERE (target.id = call_refusals.api_key_id))))));
 
 ALTER TABLE public.cancelled_projects ENABLE ROW LEVEL SECURITY;
 
@@ -7830,6 +9523,16 @@ CREATE POLICY conversation_snapshots_tenant ON public.conversation_snapshots TO 
    FROM public.user_sessions target
   WHERE (target.id = conversation_snapshots.session_id))))));
 
+ALTER TABLE public.conversation_turns ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY conversation_turns_operator ON public.conversation_turns TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY conversation_turns_readonly ON public.conversation_turns FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY conversation_turns_tenant ON public.conversation_turns TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((session_id IS NULL) OR (EXISTS ( SELECT
+   FROM public.user_sessions target
+  WHERE (target.id = conversation_turns.session_id))))));
+
 ALTER TABLE public.conversations ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY conversations_operator ON public.conversations TO helix_operator USING (true) WITH CHECK (true);
@@ -7883,6 +9586,18 @@ CREATE POLICY debate_arguments_tenant ON public.debate_arguments TO helix_app US
   WHERE (parent.id = debate_arguments.debate_id)))) WITH CHECK ((EXISTS ( SELECT
    FROM public.debates parent
   WHERE (parent.id = debate_arguments.debate_id))));
+
+ALTER TABLE public.debate_events ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY debate_events_operator ON public.debate_events TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY debate_events_readonly ON public.debate_events FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY debate_events_tenant ON public.debate_events TO helix_app USING ((EXISTS ( SELECT
+   FROM public.debates parent
+  WHERE (parent.id = debate_events.debate_id)))) WITH CHECK ((EXISTS ( SELECT
+   FROM public.debates parent
+  WHERE (parent.id = debate_events.debate_id))));
 
 ALTER TABLE public.debate_rounds ENABLE ROW LEVEL SECURITY;
 
@@ -7971,6 +9686,16 @@ CREATE POLICY github_credentials_operator ON public.github_credentials TO helix_
 CREATE POLICY github_credentials_readonly ON public.github_credentials FOR SELECT TO helix_readonly USING (true);
 
 CREATE POLICY github_credentials_tenant ON public.github_credentials TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
+ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY idempotency_keys_operator ON public.idempotency_keys TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY idempotency_keys_readonly ON public.idempotency_keys FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY idempotency_keys_recorder ON public.idempotency_keys TO helix_recorder USING (true) WITH CHECK (true);
+
+CREATE POLICY idempotency_keys_tenant ON public.idempotency_keys TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
 
 ALTER TABLE public.knowledge_accumulation ENABLE ROW LEVEL SECURITY;
 
@@ -8104,6 +9829,16 @@ CREATE POLICY memories_tenant ON public.memories TO helix_app USING ((user_id = 
    FROM public.user_sessions target
   WHERE (target.id = memories.session_id))))));
 
+ALTER TABLE public.memory_changes ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY memory_changes_operator ON public.memory_changes TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY memory_changes_readonly ON public.memory_changes FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY memory_changes_tenant ON public.memory_changes TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((memory_id IS NULL) OR (EXISTS ( SELECT
+   FROM public.memories target
+  WHERE (target.id = memory_changes.memory_id))))));
+
 ALTER TABLE public.memory_conflicts ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY memory_conflicts_operator ON public.memory_conflicts TO helix_operator USING (true) WITH CHECK (true);
@@ -8166,6 +9901,16 @@ CREATE POLICY memory_relations_tenant ON public.memory_relations TO helix_app US
    FROM public.memory_entities target
   WHERE (target.id = memory_relations.subject_id))))));
 
+ALTER TABLE public.memory_search ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY memory_search_operator ON public.memory_search TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY memory_search_readonly ON public.memory_search FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY memory_search_tenant ON public.memory_search TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((memory_id IS NULL) OR (EXISTS ( SELECT
+   FROM public.memories target
+  WHERE (target.id = memory_search.memory_id))))));
+
 ALTER TABLE public.memory_snapshots ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY memory_snapshots_operator ON public.memory_snapshots TO helix_operator USING (true) WITH CHECK (true);
@@ -8173,6 +9918,32 @@ CREATE POLICY memory_snapshots_operator ON public.memory_snapshots TO helix_oper
 CREATE POLICY memory_snapshots_readonly ON public.memory_snapshots FOR SELECT TO helix_readonly USING (true);
 
 CREATE POLICY memory_snapshots_tenant ON public.memory_snapshots TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
+ALTER TABLE public.memory_tombstones ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY memory_tombstones_operator ON public.memory_tombstones TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY memory_tombstones_readonly ON public.memory_tombstones FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY memory_tombstones_tenant ON public.memory_tombstones TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
+ALTER TABLE public.memory_uses ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY memory_uses_operator ON public.memory_uses TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY memory_uses_readonly ON public.memory_uses FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY memory_uses_tenant ON public.memory_uses TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
+ALTER TABLE public.panels ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY panels_operator ON public.panels TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY panels_readonly ON public.panels FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY panels_shared ON public.panels FOR SELECT TO helix_app USING (((user_id IS NULL) AND (( SELECT public.helix_tenant() AS helix_tenant) IS NOT NULL)));
+
+CREATE POLICY panels_tenant ON public.panels TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
 
 ALTER TABLE public.project_state ENABLE ROW LEVEL SECURITY;
 
@@ -8209,6 +9980,26 @@ CREATE POLICY rag_knowledge_shared ON public.rag_knowledge FOR SELECT TO helix_a
 CREATE POLICY rag_knowledge_tenant ON public.rag_knowledge TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((project_id IS NULL) OR (EXISTS ( SELECT
    FROM public.projects target
   WHERE (target.id = rag_knowledge.project_id))))));
+
+ALTER TABLE public.rate_windows ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY rate_windows_operator ON public.rate_windows TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY rate_windows_readonly ON public.rate_windows FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY rate_windows_recorder ON public.rate_windows TO helix_recorder USING (true) WITH CHECK (true);
+
+CREATE POLICY rate_windows_tenant ON public.rate_windows TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
+ALTER TABLE public.response_cache ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY response_cache_operator ON public.response_cache TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY response_cache_readonly ON public.response_cache FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY response_cache_recorder ON public.response_cache TO helix_recorder USING (true) WITH CHECK (true);
+
+CREATE POLICY response_cache_tenant ON public.response_cache TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
 
 ALTER TABLE public.streaming_analytics ENABLE ROW LEVEL SECURITY;
 
@@ -8320,7 +10111,9 @@ CREATE POLICY vector_documents_operator ON public.vector_documents TO helix_oper
 
 CREATE POLICY vector_documents_readonly ON public.vector_documents FOR SELECT TO helix_readonly USING (true);
 
-CREATE POLICY vector_documents_tenant ON public.vector_documents TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((parent_id IS NULL) OR public.helix_row_visible('public.vector_documents'::regclass, parent_id)) AND ((project_id IS NULL) OR (EXISTS ( SELECT
+CREATE POLICY vector_documents_tenant ON public.vector_documents TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((knowledge_id IS NULL) OR (EXISTS ( SELECT
+   FROM public.rag_knowledge target
+  WHERE (target.id = vector_documents.knowledge_id)))) AND ((parent_id IS NULL) OR public.helix_row_visible('public.vector_documents'::regclass, parent_id)) AND ((project_id IS NULL) OR (EXISTS ( SELECT
    FROM public.projects target
   WHERE (target.id = vector_documents.project_id))))));
 
@@ -8461,6 +10254,9 @@ GRANT UPDATE(metadata) ON TABLE public.distributed_memory_events TO helix_operat
 GRANT UPDATE(redacted_at) ON TABLE public.distributed_memory_events TO helix_app;
 GRANT UPDATE(redacted_at) ON TABLE public.distributed_memory_events TO helix_operator;
 
+GRANT UPDATE(fields) ON TABLE public.distributed_memory_events TO helix_app;
+GRANT UPDATE(fields) ON TABLE public.distributed_memory_events TO helix_operator;
+
 GRANT SELECT,INSERT,DELETE ON TABLE public.conversation_snapshots TO helix_app;
 GRANT SELECT,INSERT,DELETE ON TABLE public.conversation_snapshots TO helix_operator;
 GRANT SELECT ON TABLE public.conversation_snapshots TO helix_readonly;
@@ -8473,6 +10269,57 @@ REVOKE ALL ON FUNCTION public.helix_create_partitions(months_back integer, month
 
 REVOKE ALL ON FUNCTION public.helix_refresh_usage_rollups(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.helix_refresh_usage_rollups(from_time timestamp with time zone, to_time timestamp with time zone) TO helix_operator;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memories TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memories TO helix_operator;
+
+GRANT SELECT(id) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(user_id) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(session_id) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(project_id) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(agent_id) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(content) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(memory_type) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(entities) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(relationships) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(speaker) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(confidence) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(importance) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(access_count) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(last_accessed) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(source_response_id) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(conversation_id) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(valid_from) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(valid_to) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(merged_into) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(deleted_at) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(tags) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(metadata) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.memories TO helix_readonly;
+
+GRANT SELECT(updated_at) ON TABLE public.memories TO helix_readonly;
 
 REVOKE ALL ON FUNCTION public.refresh_all_materialized_views() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.refresh_all_materialized_views() TO helix_operator;
@@ -8590,9 +10437,30 @@ GRANT UPDATE(last_used_at) ON TABLE public.api_keys TO helix_recorder;
 GRANT SELECT(revoked_at),UPDATE(revoked_at) ON TABLE public.api_keys TO helix_app;
 GRANT SELECT(revoked_at) ON TABLE public.api_keys TO helix_readonly;
 
+GRANT SELECT(parent_key_id) ON TABLE public.api_keys TO helix_app;
+GRANT SELECT(parent_key_id) ON TABLE public.api_keys TO helix_readonly;
+
+GRANT SELECT(ancestor_ids) ON TABLE public.api_keys TO helix_app;
+GRANT SELECT(ancestor_ids) ON TABLE public.api_keys TO helix_readonly;
+
+GRANT SELECT(tokens_per_minute) ON TABLE public.api_keys TO helix_app;
+GRANT SELECT(tokens_per_minute) ON TABLE public.api_keys TO helix_readonly;
+
+GRANT SELECT(parallel_max) ON TABLE public.api_keys TO helix_app;
+GRANT SELECT(parallel_max) ON TABLE public.api_keys TO helix_readonly;
+
+GRANT SELECT(allowed_models) ON TABLE public.api_keys TO helix_app;
+GRANT SELECT(allowed_models) ON TABLE public.api_keys TO helix_readonly;
+
+GRANT SELECT(cache_max_age_s) ON TABLE public.api_keys TO helix_app;
+GRANT SELECT(cache_max_age_s) ON TABLE public.api_keys TO helix_readonly;
+
 GRANT SELECT,INSERT ON TABLE public.archived_projects TO helix_app;
 GRANT SELECT,INSERT ON TABLE public.archived_projects TO helix_operator;
 GRANT SELECT ON TABLE public.archived_projects TO helix_readonly;
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.backup_runs TO helix_operator;
+GRANT SELECT ON TABLE public.backup_runs TO helix_readonly;
 
 GRANT SELECT ON TABLE public.budget_periods TO helix_app;
 GRANT SELECT ON TABLE public.budget_periods TO helix_readonly;
@@ -8602,12 +10470,22 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.budget_periods TO helix_recorder;
 GRANT SELECT ON TABLE public.budget_reservations TO helix_app;
 GRANT SELECT ON TABLE public.budget_reservations TO helix_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.budget_reservations TO helix_operator;
-GRANT SELECT,INSERT,DELETE ON TABLE public.budget_reservations TO helix_recorder;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.budget_reservations TO helix_recorder;
 
 GRANT SELECT,INSERT ON TABLE public.budgets TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.budgets TO helix_operator;
 GRANT SELECT ON TABLE public.budgets TO helix_readonly;
 GRANT SELECT ON TABLE public.budgets TO helix_recorder;
+
+GRANT SELECT ON TABLE public.call_holds TO helix_app;
+GRANT SELECT ON TABLE public.call_holds TO helix_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.call_holds TO helix_operator;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.call_holds TO helix_recorder;
+
+GRANT SELECT ON TABLE public.call_refusals TO helix_app;
+GRANT SELECT ON TABLE public.call_refusals TO helix_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.call_refusals TO helix_operator;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.call_refusals TO helix_recorder;
 
 GRANT SELECT,INSERT ON TABLE public.cancelled_projects TO helix_app;
 GRANT SELECT,INSERT ON TABLE public.cancelled_projects TO helix_operator;
@@ -8640,57 +10518,6 @@ GRANT SELECT ON TABLE public.memory_relations TO helix_readonly;
 GRANT SELECT ON TABLE public.cognee_graphs TO helix_app;
 GRANT SELECT ON TABLE public.cognee_graphs TO helix_operator;
 GRANT SELECT ON TABLE public.cognee_graphs TO helix_readonly;
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memories TO helix_app;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memories TO helix_operator;
-
-GRANT SELECT(id) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(user_id) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(session_id) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(project_id) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(agent_id) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(content) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(memory_type) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(entities) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(relationships) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(speaker) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(confidence) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(importance) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(access_count) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(last_accessed) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(source_response_id) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(conversation_id) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(valid_from) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(valid_to) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(merged_into) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(deleted_at) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(tags) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(metadata) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(created_at) ON TABLE public.memories TO helix_readonly;
-
-GRANT SELECT(updated_at) ON TABLE public.memories TO helix_readonly;
 
 GRANT SELECT ON TABLE public.cognee_memories TO helix_app;
 GRANT SELECT ON TABLE public.cognee_memories TO helix_operator;
@@ -8733,6 +10560,16 @@ GRANT SELECT,INSERT ON TABLE public.llm_responses TO helix_operator;
 GRANT SELECT ON TABLE public.llm_responses TO helix_readonly;
 GRANT INSERT ON TABLE public.llm_responses TO helix_recorder;
 
+GRANT SELECT(id) ON TABLE public.llm_responses TO helix_recorder;
+
+GRANT SELECT(request_id) ON TABLE public.llm_responses TO helix_recorder;
+
+GRANT SELECT(error_code) ON TABLE public.llm_responses TO helix_recorder;
+
+GRANT SELECT(confidence),UPDATE(confidence) ON TABLE public.llm_responses TO helix_recorder;
+
+GRANT SELECT(selected),UPDATE(selected) ON TABLE public.llm_responses TO helix_recorder;
+
 GRANT SELECT ON TABLE public.completions TO helix_app;
 GRANT SELECT ON TABLE public.completions TO helix_operator;
 GRANT SELECT ON TABLE public.completions TO helix_readonly;
@@ -8760,6 +10597,10 @@ GRANT SELECT ON TABLE public.conversation_messages TO helix_readonly;
 GRANT SELECT,INSERT,DELETE ON TABLE public.conversation_replay_stats TO helix_app;
 GRANT SELECT,INSERT,DELETE ON TABLE public.conversation_replay_stats TO helix_operator;
 GRANT SELECT ON TABLE public.conversation_replay_stats TO helix_readonly;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.conversation_turns TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.conversation_turns TO helix_operator;
+GRANT SELECT ON TABLE public.conversation_turns TO helix_readonly;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.conversations TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.conversations TO helix_operator;
@@ -8807,6 +10648,10 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.debate_arguments TO helix_app;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.debate_arguments TO helix_operator;
 GRANT SELECT ON TABLE public.debate_arguments TO helix_readonly;
 
+GRANT SELECT,INSERT ON TABLE public.debate_events TO helix_app;
+GRANT SELECT,INSERT ON TABLE public.debate_events TO helix_operator;
+GRANT SELECT ON TABLE public.debate_events TO helix_readonly;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.debates TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.debates TO helix_operator;
 GRANT SELECT ON TABLE public.debates TO helix_readonly;
@@ -8830,6 +10675,10 @@ GRANT SELECT ON TABLE public.debate_sessions TO helix_readonly;
 GRANT SELECT ON TABLE public.debate_turns TO helix_app;
 GRANT SELECT ON TABLE public.debate_turns TO helix_operator;
 GRANT SELECT ON TABLE public.debate_turns TO helix_readonly;
+
+GRANT SELECT ON TABLE public.debate_value TO helix_app;
+GRANT SELECT ON TABLE public.debate_value TO helix_operator;
+GRANT SELECT ON TABLE public.debate_value TO helix_readonly;
 
 GRANT SELECT,INSERT ON TABLE public.debate_votes TO helix_app;
 GRANT SELECT,INSERT ON TABLE public.debate_votes TO helix_operator;
@@ -8871,6 +10720,21 @@ GRANT SELECT(token_expires_at) ON TABLE public.github_credentials TO helix_reado
 GRANT SELECT(created_at) ON TABLE public.github_credentials TO helix_readonly;
 
 GRANT SELECT(updated_at) ON TABLE public.github_credentials TO helix_readonly;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.idempotency_keys TO helix_operator;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.idempotency_keys TO helix_recorder;
+
+GRANT SELECT(user_id) ON TABLE public.idempotency_keys TO helix_app;
+GRANT SELECT(user_id) ON TABLE public.idempotency_keys TO helix_readonly;
+
+GRANT SELECT(idempotency_key) ON TABLE public.idempotency_keys TO helix_app;
+GRANT SELECT(idempotency_key) ON TABLE public.idempotency_keys TO helix_readonly;
+
+GRANT SELECT(request_id) ON TABLE public.idempotency_keys TO helix_app;
+GRANT SELECT(request_id) ON TABLE public.idempotency_keys TO helix_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.idempotency_keys TO helix_app;
+GRANT SELECT(created_at) ON TABLE public.idempotency_keys TO helix_readonly;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.knowledge_accumulation TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.knowledge_accumulation TO helix_operator;
@@ -8942,6 +10806,18 @@ GRANT SELECT(updated_at) ON TABLE public.users TO helix_readonly;
 GRANT SELECT(last_login) ON TABLE public.users TO helix_app;
 GRANT SELECT(last_login) ON TABLE public.users TO helix_readonly;
 
+GRANT SELECT(rate_limit) ON TABLE public.users TO helix_app;
+GRANT SELECT(rate_limit) ON TABLE public.users TO helix_readonly;
+GRANT SELECT(rate_limit) ON TABLE public.users TO helix_recorder;
+
+GRANT SELECT(tokens_per_minute) ON TABLE public.users TO helix_app;
+GRANT SELECT(tokens_per_minute) ON TABLE public.users TO helix_readonly;
+GRANT SELECT(tokens_per_minute) ON TABLE public.users TO helix_recorder;
+
+GRANT SELECT(parallel_max) ON TABLE public.users TO helix_app;
+GRANT SELECT(parallel_max) ON TABLE public.users TO helix_readonly;
+GRANT SELECT(parallel_max) ON TABLE public.users TO helix_recorder;
+
 GRANT SELECT ON TABLE public.llm_calls TO helix_app;
 GRANT SELECT ON TABLE public.llm_calls TO helix_operator;
 GRANT SELECT ON TABLE public.llm_calls TO helix_readonly;
@@ -8955,6 +10831,16 @@ GRANT SELECT ON TABLE public.llm_providers TO helix_app;
 GRANT SELECT ON TABLE public.llm_providers TO helix_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.llm_providers TO helix_operator;
 GRANT SELECT ON TABLE public.llm_providers TO helix_recorder;
+
+GRANT SELECT ON TABLE public.llm_route_targets TO helix_app;
+GRANT SELECT ON TABLE public.llm_route_targets TO helix_readonly;
+GRANT SELECT ON TABLE public.llm_route_targets TO helix_recorder;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.llm_route_targets TO helix_operator;
+
+GRANT SELECT ON TABLE public.llm_routes TO helix_app;
+GRANT SELECT ON TABLE public.llm_routes TO helix_readonly;
+GRANT SELECT ON TABLE public.llm_routes TO helix_recorder;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.llm_routes TO helix_operator;
 
 GRANT SELECT ON TABLE public.llm_token_usage TO helix_app;
 GRANT SELECT,INSERT ON TABLE public.llm_token_usage TO helix_operator;
@@ -9044,6 +10930,13 @@ GRANT SELECT ON TABLE public.mcp_tools TO helix_app;
 GRANT SELECT ON TABLE public.mcp_tools TO helix_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.mcp_tools TO helix_operator;
 
+GRANT SELECT,INSERT ON TABLE public.memory_changes TO helix_app;
+GRANT SELECT,INSERT ON TABLE public.memory_changes TO helix_operator;
+GRANT SELECT ON TABLE public.memory_changes TO helix_readonly;
+
+GRANT UPDATE(undone_at) ON TABLE public.memory_changes TO helix_app;
+GRANT UPDATE(undone_at) ON TABLE public.memory_changes TO helix_operator;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE public.memory_conflicts TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memory_conflicts TO helix_operator;
 GRANT SELECT ON TABLE public.memory_conflicts TO helix_readonly;
@@ -9068,12 +10961,40 @@ GRANT SELECT ON TABLE public.memory_nodes TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memory_nodes TO helix_operator;
 GRANT SELECT ON TABLE public.memory_nodes TO helix_readonly;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memory_peers TO helix_operator;
+
+GRANT SELECT(id) ON TABLE public.memory_peers TO helix_readonly;
+
+GRANT SELECT(name) ON TABLE public.memory_peers TO helix_readonly;
+
+GRANT SELECT(url) ON TABLE public.memory_peers TO helix_readonly;
+
+GRANT SELECT(key_id) ON TABLE public.memory_peers TO helix_readonly;
+
+GRANT SELECT(node_id) ON TABLE public.memory_peers TO helix_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.memory_peers TO helix_readonly;
+
+GRANT SELECT(updated_at) ON TABLE public.memory_peers TO helix_readonly;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memory_search TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memory_search TO helix_operator;
+GRANT SELECT ON TABLE public.memory_search TO helix_readonly;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memory_snapshots TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memory_snapshots TO helix_operator;
 GRANT SELECT ON TABLE public.memory_snapshots TO helix_readonly;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memory_sync_status TO helix_operator;
 GRANT SELECT ON TABLE public.memory_sync_status TO helix_readonly;
+
+GRANT SELECT,INSERT ON TABLE public.memory_tombstones TO helix_app;
+GRANT SELECT,INSERT ON TABLE public.memory_tombstones TO helix_operator;
+GRANT SELECT ON TABLE public.memory_tombstones TO helix_readonly;
+
+GRANT SELECT,INSERT ON TABLE public.memory_uses TO helix_app;
+GRANT SELECT,INSERT ON TABLE public.memory_uses TO helix_operator;
+GRANT SELECT ON TABLE public.memory_uses TO helix_readonly;
 
 GRANT SELECT ON TABLE public.models_refresh_history TO helix_readonly;
 GRANT SELECT,INSERT,DELETE ON TABLE public.models_refresh_history TO helix_operator;
@@ -9152,6 +11073,10 @@ GRANT SELECT ON TABLE public.mv_session_stats_daily TO helix_readonly;
 GRANT SELECT ON TABLE public.mv_task_statistics TO helix_operator;
 GRANT SELECT ON TABLE public.mv_task_statistics TO helix_readonly;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.panels TO helix_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.panels TO helix_operator;
+GRANT SELECT ON TABLE public.panels TO helix_readonly;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.project_state TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.project_state TO helix_operator;
 GRANT SELECT ON TABLE public.project_state TO helix_readonly;
@@ -9192,21 +11117,52 @@ GRANT SELECT(created_at) ON TABLE public.provider_configs TO helix_readonly;
 
 GRANT SELECT(updated_at) ON TABLE public.provider_configs TO helix_readonly;
 
+GRANT SELECT ON TABLE public.provider_health_hours TO helix_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.provider_health_hours TO helix_operator;
+
 GRANT SELECT ON TABLE public.provider_stream_metrics TO helix_app;
 GRANT SELECT ON TABLE public.provider_stream_metrics TO helix_operator;
 GRANT SELECT ON TABLE public.provider_stream_metrics TO helix_readonly;
+
+GRANT SELECT ON TABLE public.provider_verifications TO helix_readonly;
+GRANT SELECT,INSERT,DELETE ON TABLE public.provider_verifications TO helix_operator;
 
 GRANT SELECT ON TABLE public.providers TO helix_app;
 GRANT SELECT ON TABLE public.providers TO helix_operator;
 GRANT SELECT ON TABLE public.providers TO helix_readonly;
 
+GRANT SELECT ON TABLE public.quarantines TO helix_app;
+GRANT SELECT ON TABLE public.quarantines TO helix_readonly;
+GRANT SELECT,INSERT ON TABLE public.quarantines TO helix_operator;
+
+GRANT UPDATE(released_at) ON TABLE public.quarantines TO helix_operator;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.rag_knowledge TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.rag_knowledge TO helix_operator;
 GRANT SELECT ON TABLE public.rag_knowledge TO helix_readonly;
 
+GRANT SELECT ON TABLE public.rate_windows TO helix_app;
+GRANT SELECT ON TABLE public.rate_windows TO helix_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.rate_windows TO helix_operator;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.rate_windows TO helix_recorder;
+
 GRANT SELECT ON TABLE public.recent_errors TO helix_app;
 GRANT SELECT ON TABLE public.recent_errors TO helix_operator;
 GRANT SELECT ON TABLE public.recent_errors TO helix_readonly;
+
+GRANT SELECT ON TABLE public.response_cache TO helix_app;
+GRANT SELECT,DELETE ON TABLE public.response_cache TO helix_operator;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.response_cache TO helix_recorder;
+
+GRANT SELECT(user_id) ON TABLE public.response_cache TO helix_readonly;
+
+GRANT SELECT(request_id) ON TABLE public.response_cache TO helix_readonly;
+
+GRANT SELECT(response_id) ON TABLE public.response_cache TO helix_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.response_cache TO helix_readonly;
+
+GRANT SELECT(expires_at) ON TABLE public.response_cache TO helix_readonly;
 
 GRANT SELECT ON TABLE public.rls_exempt_tables TO helix_readonly;
 GRANT SELECT ON TABLE public.rls_exempt_tables TO helix_operator;
@@ -9386,6 +11342,10 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('llm_models',             'shared catalogue, no tenant data'),
     ('models_refresh_history', 'record of the catalogue sync, no tenant data'),
     ('llm_benchmarks',         'shared catalogue, no tenant data'),
+    ('provider_health_hours',  'counts of probes and calls by provider, no tenant data'),
+    ('provider_verifications', 'results of checks on shared providers, no tenant data'),
+    ('llm_routes',             'shared registry, no tenant data'),
+    ('llm_route_targets',      'shared registry, no tenant data'),
     ('llm_pricing',            'shared price list, no tenant data'),
     ('prompts',                'shared prompt versions; tenants read them, operators write them'),
     ('prompt_tests',           'shared definitions of prompt tests, no tenant data'),
@@ -9402,6 +11362,7 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('debate_strategy_success','counts over all tenants; tenants read them, the learning job writes them'),
     ('memory_nodes',           'the nodes of the installation, no tenant data'),
     ('memory_sync_status',     'positions between nodes, no tenant data'),
+    ('memory_peers',           'other nodes and their keys; only operators read it'),
     ('projection_checkpoints', 'positions of the projections, no tenant data'),
     ('matview_refresh_state',  'state of the materialized views, no tenant data'),
     ('rls_exempt_tables',      'this list itself')
@@ -9445,6 +11406,11 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('task_timers',      'ids and moments; tenants may only add to it, through the trigger of background_tasks'),
     ('task_workers',     'processes of Helix, no tenant data'),
     ('task_controls',    'limits and pauses of queues and types, no tenant data');
+
+INSERT INTO rls_exempt_tables (table_name, reason) VALUES
+    ('quarantines', 'state of the whole installation, no tenant data'),
+    ('backup_runs', 'backups of the whole installation, no tenant data; tenants may not read it')
+ON CONFLICT (table_name) DO UPDATE SET reason = EXCLUDED.reason;
 
 INSERT INTO llm_pricing (model, input_cost_per_million, output_cost_per_million, effective_date, source, updated_by, notes) VALUES
     ('gpt-4',             30.000000, 60.000000, '2025-11-01 00:00:00+00', 'Decision 79', 'helix', 'List price as printed in Decision 79'),
@@ -9510,4 +11476,13 @@ INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, appl
     ('012', 'Tasks: the queue, its events and history, dead letters', '223843ad6e9dea1b963daaa2afbdc5151c8eb5686baa6f1af8230c675bbbe487', 'applied', 1, now()),
     ('013', 'Protocols: MCP, LSP and ACP registries', '90fd373abc89f1c87d90313a48c30573e6134551b9cbf1754c8898fcbc8ff729', 'applied', 1, now()),
     ('014', 'Distributed memory and Big Data: conversations, nodes, learning, analytics, materialized views', '617e13524e58d4a3968b0003df082c5b0e2ff1ed3a7c47c8c45287cae27eef63', 'applied', 1, now()),
-    ('016', 'Tasks: fewer index entries and no quadratic join on the way of a task', '4d7175d782fbca2ff11546332821e03927ac66e6c2efe40aac72bc49498b88dc', 'applied', 1, now());
+    ('015', 'Answers that may be given again, and how the arrivals of a stream lay apart', 'b1e0d1775580e36c6f0b0c53a8c7a62968649445d542ce673e1f064704aee007', 'applied', 1, now()),
+    ('016', 'Tasks: fewer index entries and no quadratic join on the way of a task', '4d7175d782fbca2ff11546332821e03927ac66e6c2efe40aac72bc49498b88dc', 'applied', 1, now()),
+    ('017', 'Search of memories: what it knows of each, uses by requests, changes by audits, tombstones', '1888a01149d1ee963fb5bf256a78a398ccd651ef43899a2a9a28ece4324c59df', 'applied', 1, now()),
+    ('018', 'Conversations: their clients'' names, turns, and time that never goes back', '155fce434b380becf1af64f64d3776503d8b1cfcf930955b907d16613a78f4b3', 'applied', 1, now()),
+    ('019', 'Debates that are held: course, outcome and cost; panels to call by name', 'ac1f5b18110623287236430bb3dc3577c0b78029d9556f10de3d9dc83602bc71', 'applied', 1, now()),
+    ('020', 'Knowledge: documents by key, hash and version; their chunks with places, terms and vectors', '3b7a6995ca1a09cd48c66084e45b846ccf48f8c487bd57dd2af73d6293bce7e0', 'applied', 1, now()),
+    ('021', 'Memories exchanged between nodes: an event from every change, peers, tombstones that reach all', '5ccd0731802bf98d3187391411d09a433af8327aa78e0d2be49ecebab08d728a', 'applied', 1, now()),
+    ('022', 'Operations: quarantines of restored copies, and the record of backups and restore tests', '9f04992a0cc52955c67db0a2c95c2261ffe018c6b2cbb8a3e315978e44de2036', 'applied', 1, now()),
+    ('023', 'Routing: health by the hour, verifications, routes and their targets', '8c3744cf79f4bae806f2c7beb38f4a5b8b65de0efc6174ae58012fbaa5e6dc49', 'applied', 1, now()),
+    ('024', 'Limits, budgets and claims that one statement decides, over any number of processes', '535dee38096846b5516a04d7f40b5a0ea295d2c0f3f9c50788f04a3319756faf', 'applied', 1, now());

@@ -5,6 +5,7 @@
 \ir projects.sql
 \ir prompts.sql
 \ir requests_responses.sql
+\ir response_cache.sql
 \ir ledger.sql
 \ir tool_access.sql
 \ir errors.sql
@@ -22,4 +23,5 @@
 \ir partitions.sql
 \ir roles_policies.sql
 \ir task_queue.sql
+\ir instance.sql
 \ir seed_data.sql

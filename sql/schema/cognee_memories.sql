@@ -171,17 +171,19 @@ CREATE TRIGGER memory_relations_set_updated_at BEFORE UPDATE ON memory_relations
 -- ---------------------------------------------------------------------------------------------------------------------
 -- memory_embeddings: one row per memory and embedding model. Written after the memory is committed; rebuilt, never merged;
 -- goes with its memory. Partitioned by dimension: each partition holds vectors of one length (checked), so a new model is a
--- row in embedding_config, and a new length at most a new partition; no code names either. No vector index by default: inside
--- a tenant the exact scan over memory_embeddings_user_id_idx is right and fast up to about 10,000 rows, and a filtered HNSW
--- index loses most hits of small tenants. Above that maintenance builds one on the partition, on halfvec:
---   CREATE INDEX ... ON memory_embeddings_384 USING hnsw ((embedding::halfvec(384)) halfvec_cosine_ops);
+-- row in embedding_config, and a new length at most a new partition; no code names either. halfvec: half the bytes, and the
+-- same order of hits. No vector index by default: inside a tenant the exact scan over memory_embeddings_user_id_idx is right and
+-- fast up to 10,000 rows, and a filtered HNSW index loses most hits of small tenants. For a tenant above that, `helix memory
+-- index` builds an index of its own, of that tenant's rows only (docs/adr/0030):
+--   CREATE INDEX memory_embeddings_hnsw_... ON memory_embeddings_384 USING hnsw ((embedding::halfvec(384)) halfvec_cosine_ops)
+--   WHERE user_id = '...' AND embedding_config_id = '...';
 -- ---------------------------------------------------------------------------------------------------------------------
 CREATE TABLE memory_embeddings (
     memory_id           uuid        NOT NULL,
     embedding_config_id uuid        NOT NULL,
     dimension           integer     NOT NULL,
     user_id             uuid        NOT NULL,
-    embedding           vector      NOT NULL,
+    embedding           halfvec     NOT NULL,
     created_at          timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT memory_embeddings_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension),
     CONSTRAINT memory_embeddings_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE CASCADE,
@@ -199,7 +201,7 @@ COMMENT ON TABLE memory_embeddings IS 'Embeddings of memories, one partition per
 COMMENT ON COLUMN memory_embeddings.embedding_config_id IS 'Model that made it; vectors of different models are never compared.';
 COMMENT ON COLUMN memory_embeddings.dimension IS 'Length of the vector; the partition key.';
 COMMENT ON COLUMN memory_embeddings.user_id IS 'Tenant of the memory, copied; no FK, the row goes with its memory.';
-COMMENT ON COLUMN memory_embeddings.embedding IS 'Unit length, unless the model says otherwise.';
+COMMENT ON COLUMN memory_embeddings.embedding IS 'Unit length, 16 bits a number.';
 
 -- Which vectors of this model does the tenant have? (exact search inside a tenant)
 CREATE INDEX memory_embeddings_user_id_idx ON memory_embeddings (user_id, embedding_config_id);
@@ -207,8 +209,173 @@ CREATE INDEX memory_embeddings_user_id_idx ON memory_embeddings (user_id, embedd
 CREATE INDEX memory_embeddings_embedding_config_id_idx ON memory_embeddings (embedding_config_id);
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- rag_knowledge: one row per piece of knowledge agents may look up. Written by hand, from checkpoints and by agents that
--- learned something. Deleted after expires_at. With a user it is that tenant's own, without one everybody's.
+-- memory_search: one narrow row per memory that search may find: what it knows of the text, and what it filters by. Derived from
+-- memories, written in the same transaction; gone when the memory is forgotten or merged away. Rebuilt by `helix memory reindex`.
+-- ---------------------------------------------------------------------------------------------------------------------
+CREATE TABLE memory_search (
+    memory_id       uuid         NOT NULL,
+    user_id         uuid         NOT NULL,
+    conversation_id uuid,
+    session_id      uuid,
+    project_id      uuid,
+    agent_id        varchar(100),
+    memory_type     varchar(50)  NOT NULL,
+    valid_from      timestamptz  NOT NULL,
+    valid_to        timestamptz,
+    terms           integer[]    NOT NULL,
+    facts           integer      NOT NULL DEFAULT 0,
+    speaker         integer      NOT NULL DEFAULT 0,
+    version         smallint     NOT NULL,
+    CONSTRAINT memory_search_pkey PRIMARY KEY (memory_id),
+    CONSTRAINT memory_search_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE CASCADE,
+    CONSTRAINT memory_search_version_check CHECK (version >= 1)
+);
+
+COMMENT ON TABLE memory_search IS 'What search knows of each memory it may find; derived from memories, rebuilt at any time.';
+COMMENT ON COLUMN memory_search.user_id IS 'Tenant of the memory, copied; no FK, the row goes with its memory.';
+COMMENT ON COLUMN memory_search.conversation_id IS 'Copied from the memory, as are the next columns up to valid_to: what a search filters and orders by.';
+COMMENT ON COLUMN memory_search.terms IS 'CRC-32 of each stem, in the order of the text, without stop words.';
+COMMENT ON COLUMN memory_search.facts IS 'Bits of what the text has: 1 question, 2 number, 4 time, 8 place, 16 name, 32 reason, 64 plan, 128 picture, 256 first person, 512 feeling, 1024 quotation.';
+COMMENT ON COLUMN memory_search.speaker IS 'CRC-32 of the first word of the speaker''s name, 0: nobody.';
+COMMENT ON COLUMN memory_search.version IS 'Version of the analysis; older ones are made anew by `helix memory reindex`.';
+
+-- Which memories may this tenant find? (search inside a tenant; how many are there?)
+CREATE INDEX memory_search_user_id_idx ON memory_search (user_id);
+-- Which stand just before and after this one in its conversation?
+CREATE INDEX memory_search_conversation_idx ON memory_search (conversation_id, valid_from, memory_id) WHERE conversation_id IS NOT NULL;
+-- Which hold this term? (candidates in a tenant of more than 10,000 memories)
+CREATE INDEX memory_search_terms_idx ON memory_search USING gin (terms);
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- memory_uses: one row per memory that was put into a request. Written by whoever assembled the request, with it. Numbers
+-- only, kept when the memory is forgotten; goes with its user.
+-- ---------------------------------------------------------------------------------------------------------------------
+CREATE TABLE memory_uses (
+    request_id uuid         NOT NULL,
+    memory_id  uuid         NOT NULL,
+    user_id    uuid         NOT NULL,
+    rank       smallint     NOT NULL,
+    score      real,
+    used_at    timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT memory_uses_pkey PRIMARY KEY (request_id, memory_id),
+    CONSTRAINT memory_uses_rank_check CHECK (rank >= 1)
+);
+
+COMMENT ON TABLE memory_uses IS 'Which memories were used by which request; what a memory was made by stands in memories.source_response_id.';
+COMMENT ON COLUMN memory_uses.request_id IS 'Joins llm_requests; no FK, requests are dropped sooner.';
+COMMENT ON COLUMN memory_uses.memory_id IS 'Joins memories; no FK, the record outlives a forgotten memory.';
+COMMENT ON COLUMN memory_uses.rank IS '1 for the memory put in first.';
+COMMENT ON COLUMN memory_uses.score IS 'What search gave it; NULL when it was named, not found.';
+
+-- Which requests used this memory?
+CREATE INDEX memory_uses_memory_id_idx ON memory_uses (memory_id);
+-- Which uses are this tenant's?
+CREATE INDEX memory_uses_user_id_idx ON memory_uses (user_id);
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- memory_changes: one row per memory that was merged away or given an end by an audit, so that it can be undone. Written in
+-- the transaction of the change; goes with its memory.
+-- ---------------------------------------------------------------------------------------------------------------------
+CREATE TABLE memory_changes (
+    id           uuid        NOT NULL DEFAULT uuidv7(),
+    batch_id     uuid        NOT NULL,
+    user_id      uuid        NOT NULL,
+    memory_id    uuid        NOT NULL,
+    change       varchar(20) NOT NULL,
+    into_id      uuid,
+    old_valid_to timestamptz,
+    made_at      timestamptz NOT NULL DEFAULT now(),
+    undone_at    timestamptz,
+    CONSTRAINT memory_changes_pkey PRIMARY KEY (id),
+    CONSTRAINT memory_changes_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE CASCADE,
+    CONSTRAINT memory_changes_change_check CHECK (change IN ('merged', 'ended')),
+    CONSTRAINT memory_changes_into_check CHECK (change <> 'merged' OR into_id IS NOT NULL)
+);
+
+COMMENT ON TABLE memory_changes IS 'What audits changed, by batch, with what undoing it needs. Holds no text.';
+COMMENT ON COLUMN memory_changes.batch_id IS 'All changes of one command; `helix memory undo` takes a batch back.';
+COMMENT ON COLUMN memory_changes.user_id IS 'Tenant of the memory, copied; no FK, the row goes with its memory.';
+COMMENT ON COLUMN memory_changes.change IS 'merged: taken in by into_id as a near-duplicate; ended: given a valid_to because a newer memory contradicts it.';
+COMMENT ON COLUMN memory_changes.into_id IS 'Memory that took it in; joins memories, no FK: undoing needs only memory_id.';
+
+-- Which changes can this tenant take back, newest first?
+CREATE INDEX memory_changes_user_id_idx ON memory_changes (user_id, id DESC);
+-- What was done to this memory?
+CREATE INDEX memory_changes_memory_id_idx ON memory_changes (memory_id);
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- memory_tombstones: one row per memory that was forgotten for good. Written with the erasure and never removed: a restored backup
+-- is cleansed with it, projections read it to erase their copies. Ids only, so it outlives its user.
+-- ---------------------------------------------------------------------------------------------------------------------
+CREATE TABLE memory_tombstones (
+    memory_id    uuid        NOT NULL,
+    user_id      uuid        NOT NULL,
+    forgotten_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT memory_tombstones_pkey PRIMARY KEY (memory_id)
+);
+
+COMMENT ON TABLE memory_tombstones IS 'Ids of forgotten memories: what a restored backup and every projection must not hold.';
+COMMENT ON COLUMN memory_tombstones.memory_id IS 'Joined memories; no FK, the memory is gone.';
+COMMENT ON COLUMN memory_tombstones.user_id IS 'Tenant it was of; no FK, the record outlives the user.';
+
+-- What has this tenant forgotten?
+CREATE INDEX memory_tombstones_user_id_idx ON memory_tombstones (user_id);
+-- What was forgotten since? (restores, projections)
+CREATE INDEX memory_tombstones_forgotten_at_idx ON memory_tombstones (forgotten_at);
+
+-- forget_memories: erases memories for good, with all that is derived from them in this database: vectors, search rows, mentions,
+-- relations drawn from them, what was merged into them, entities nothing else speaks of, and the texts of their distributed
+-- events. Leaves tombstones. Takes the rights of its caller: a tenant erases its own.
+CREATE FUNCTION forget_memories(p_user_id uuid, p_memory_ids uuid[])
+RETURNS SETOF uuid LANGUAGE plpgsql SET search_path = pg_catalog, public AS $$
+DECLARE
+    doomed uuid[];
+    spoken_of uuid[];
+BEGIN
+    WITH RECURSIVE family AS (
+        SELECT m.id FROM public.memories AS m WHERE m.user_id = p_user_id AND m.id = ANY (p_memory_ids)
+        UNION
+        SELECT m.id FROM public.memories AS m JOIN family AS f ON m.merged_into = f.id WHERE m.user_id = p_user_id)
+    SELECT coalesce(array_agg(f.id), '{}') INTO doomed FROM family AS f;
+    SELECT coalesce(array_agg(DISTINCT n.entity_id), '{}') INTO spoken_of FROM public.memory_entity_mentions AS n WHERE n.memory_id = ANY (doomed);
+    INSERT INTO public.memory_tombstones (memory_id, user_id) SELECT d, p_user_id FROM unnest(doomed) AS d ON CONFLICT (memory_id) DO NOTHING;
+    DELETE FROM public.memories AS m WHERE m.id = ANY (doomed) AND m.user_id = p_user_id;
+    DELETE FROM public.memory_entities AS e
+    WHERE e.id = ANY (spoken_of) AND e.user_id = p_user_id
+      AND NOT EXISTS (SELECT FROM public.memory_entity_mentions AS n WHERE n.entity_id = e.id)
+      AND NOT EXISTS (SELECT FROM public.memory_relations AS r WHERE r.memory_id IS NULL AND e.id IN (r.subject_id, r.object_id));
+    UPDATE public.memory_entities AS e
+    SET mention_count = (SELECT count(*) FROM public.memory_entity_mentions AS n WHERE n.entity_id = e.id)
+    WHERE e.id = ANY (spoken_of) AND e.user_id = p_user_id;
+    PERFORM public.redact_memory_events(d.id) FROM public.distributed_memory AS d WHERE d.id = ANY (doomed) AND d.user_id = p_user_id;
+    UPDATE public.distributed_memory AS d
+    SET content = NULL, embedding = NULL, embedding_config_id = NULL, tags = '[]', entities = '[]', relationships = '[]', metadata = '{}', fields = '{}', deleted_at = now()
+    WHERE d.id = ANY (doomed) AND d.user_id = p_user_id AND d.deleted_at IS NULL;
+    RETURN QUERY SELECT unnest(doomed);
+END $$;
+COMMENT ON FUNCTION forget_memories(uuid, uuid[]) IS 'Erases memories of a user with everything derived from them, leaves tombstones, returns the ids erased (those merged into them too).';
+
+-- apply_memory_tombstones: what a restored backup must run before it serves: erases again what was forgotten since it was taken.
+CREATE FUNCTION apply_memory_tombstones(p_tombstones jsonb)
+RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, public AS $$
+DECLARE
+    erased bigint := 0;
+    one record;
+BEGIN
+    FOR one IN
+        SELECT t.user_id, array_agg(t.memory_id) AS ids FROM jsonb_to_recordset(p_tombstones) AS t (memory_id uuid, user_id uuid) GROUP BY t.user_id
+    LOOP
+        erased := erased + (SELECT count(*) FROM public.forget_memories(one.user_id, one.ids));
+        INSERT INTO public.memory_tombstones (memory_id, user_id) SELECT i, one.user_id FROM unnest(one.ids) AS i ON CONFLICT (memory_id) DO NOTHING;
+    END LOOP;
+    RETURN erased;
+END $$;
+COMMENT ON FUNCTION apply_memory_tombstones(jsonb) IS 'Erases from a restored database the memories of a list [{"memory_id", "user_id"}, ...], as memory_tombstones held it later; returns how many there were.';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- rag_knowledge: one row per document or piece of knowledge agents may look up, whole. Written by hand, from checkpoints and by
+-- agents that learned something. Not found any more after expires_at, then deleted. With a user it is that tenant's own, without
+-- one everybody's. What search finds are its chunks, in vector_documents.
 -- ---------------------------------------------------------------------------------------------------------------------
 CREATE TABLE rag_knowledge (
     id                  uuid         NOT NULL DEFAULT gen_random_uuid(),
@@ -227,10 +394,22 @@ CREATE TABLE rag_knowledge (
     created_at          timestamptz  NOT NULL DEFAULT now(),
     updated_at          timestamptz  NOT NULL DEFAULT now(),
     expires_at          timestamptz,
+    document_key        text,
+    media_type          varchar(100) NOT NULL DEFAULT 'text/plain',
+    source_hash         bytea,
+    version             integer      NOT NULL DEFAULT 1,
+    quality_by          varchar(20)  NOT NULL DEFAULT 'rule',
+    page_starts         integer[]    NOT NULL DEFAULT '{}',
+    chunk_tokens        integer,
+    overlap_tokens      integer,
     CONSTRAINT rag_knowledge_pkey PRIMARY KEY (id),
     CONSTRAINT rag_knowledge_embedding_check CHECK ((embedding IS NULL) = (embedding_config_id IS NULL)),
     CONSTRAINT rag_knowledge_source_check CHECK (source IN ('manual', 'checkpoint', 'agent_learning')),
-    CONSTRAINT rag_knowledge_quality_score_check CHECK (quality_score BETWEEN 0 AND 1)
+    CONSTRAINT rag_knowledge_quality_score_check CHECK (quality_score BETWEEN 0 AND 1),
+    CONSTRAINT rag_knowledge_quality_by_check CHECK (quality_by IN ('rule', 'manual')),
+    CONSTRAINT rag_knowledge_source_hash_check CHECK (octet_length(source_hash) = 32),
+    CONSTRAINT rag_knowledge_version_check CHECK (version >= 1),
+    CONSTRAINT rag_knowledge_chunking_check CHECK (chunk_tokens >= 1 AND overlap_tokens >= 0 AND overlap_tokens < chunk_tokens)
 );
 
 COMMENT ON TABLE rag_knowledge IS 'Knowledge agents look up: patterns, failures, solutions ...';
@@ -241,7 +420,15 @@ COMMENT ON COLUMN rag_knowledge.embedding_config_id IS 'Model that made the vect
 COMMENT ON COLUMN rag_knowledge.embedding_id IS 'Id of the point in the Qdrant projection, when there is one.';
 COMMENT ON COLUMN rag_knowledge.source IS 'manual, checkpoint or agent_learning.';
 COMMENT ON COLUMN rag_knowledge.quality_score IS '0 to 1.';
-COMMENT ON COLUMN rag_knowledge.expires_at IS 'Deleted after this moment; NULL: never.';
+COMMENT ON COLUMN rag_knowledge.expires_at IS 'Not found from this moment on, and deleted soon after; NULL: never.';
+COMMENT ON COLUMN rag_knowledge.document_key IS 'What its owner names it by: a file''s or page''s address, or an own name; a new text under it replaces the old one. NULL: none.';
+COMMENT ON COLUMN rag_knowledge.media_type IS 'Type of what was added; content is the text read from it.';
+COMMENT ON COLUMN rag_knowledge.source_hash IS 'SHA-256 of the bytes that were added.';
+COMMENT ON COLUMN rag_knowledge.version IS '1, and one more for each text that replaced an older one.';
+COMMENT ON COLUMN rag_knowledge.quality_by IS 'rule: quality_score follows from the text; manual: somebody set it.';
+COMMENT ON COLUMN rag_knowledge.page_starts IS 'Offset in content, in characters, at which each page begins; empty without pages.';
+COMMENT ON COLUMN rag_knowledge.chunk_tokens IS 'Size of a chunk when it was cut, in tokens; NULL: not cut yet.';
+COMMENT ON COLUMN rag_knowledge.overlap_tokens IS 'How much of a chunk the next one repeats, in tokens.';
 
 -- What is known of this kind?
 CREATE INDEX idx_rag_knowledge_type ON rag_knowledge (knowledge_type);
@@ -253,6 +440,10 @@ CREATE INDEX idx_rag_knowledge_expires ON rag_knowledge (expires_at);
 CREATE INDEX rag_knowledge_content_idx ON rag_knowledge USING gin (to_tsvector('simple', title || ' ' || left(content, 250000)));
 -- What does this tenant know?
 CREATE INDEX rag_knowledge_user_id_idx ON rag_knowledge (user_id);
+-- Has this tenant added these very bytes? Refuses a second document of them.
+CREATE UNIQUE INDEX rag_knowledge_user_id_source_hash_key ON rag_knowledge (user_id, source_hash);
+-- Which document does this tenant name so? Refuses a second one. By its digest: a key may be longer than an index entry.
+CREATE UNIQUE INDEX rag_knowledge_user_id_document_key_key ON rag_knowledge (user_id, helix_sha256(document_key));
 -- What is known in this project?
 CREATE INDEX rag_knowledge_project_id_idx ON rag_knowledge (project_id) WHERE project_id IS NOT NULL;
 -- Which vectors did this model make?

@@ -29,11 +29,14 @@ CREATE TABLE conversations (
     last_event_at  timestamptz,
     metadata       jsonb        NOT NULL DEFAULT '{}',
     created_at     timestamptz  NOT NULL DEFAULT now(),
+    external_id    varchar(255),
     CONSTRAINT conversations_status_check CHECK (status IN ('active', 'paused', 'closed')),
     CONSTRAINT conversations_last_sequence_check CHECK (last_sequence >= 0),
-    CONSTRAINT conversations_id_user_id_key UNIQUE (id, user_id)
+    CONSTRAINT conversations_id_user_id_key UNIQUE (id, user_id),
+    CONSTRAINT conversations_user_id_external_id_key UNIQUE (user_id, external_id)
 ) WITH (fillfactor = 70);  -- the head row is rewritten once an event: leave room for HOT updates, and index nothing that changes
 COMMENT ON TABLE conversations IS 'One conversation: its owner, and the sequence number its last event got. The head of the event stream in conversation_events.';
+COMMENT ON COLUMN conversations.external_id IS 'What its client calls it (helix.session of a call); one of a kind per user. NULL when nobody named it.';
 COMMENT ON COLUMN conversations.last_sequence IS 'Sequence number of the newest event; 0 before the first. Only the insert trigger of conversation_events may move it, by exactly one.';
 COMMENT ON COLUMN conversations.status IS 'active, paused, closed. Set from conversation.paused and conversation.resumed events; closed by its owner.';
 COMMENT ON COLUMN conversations.last_event_at IS 'Time of the newest event. Not indexed on purpose (it changes with every event); mv_recent_conversation_activity answers "what is going on".';
@@ -79,6 +82,7 @@ CREATE TABLE conversation_events (
 );
 COMMENT ON TABLE conversation_events IS 'What happened in a conversation, in a gapless order per conversation (U1). The state at any point is the fold of the events up to it.';
 COMMENT ON COLUMN conversation_events.sequence_number IS '1, 2, 3 … within the conversation, without gaps. Leave it NULL on insert to get the next number; give it to append only if nothing came between (optimistic concurrency).';
+COMMENT ON COLUMN conversation_events.timestamp IS 'When it was written. Within a conversation time never goes back (trigger), so a moment is a point in it.';
 COMMENT ON COLUMN conversation_events.event_data IS 'The event itself. message.added: {"role", "content", …}; message.updated: the keys that now differ from the message as it was added; the other types as documented in docs/conversations.md.';
 COMMENT ON COLUMN conversation_events.message_id IS 'The message this event is about; required for message.* events. Unique within its conversation by convention of the writer.';
 COMMENT ON COLUMN conversation_events.tokens IS 'Tokens of the message this event carries; 0 for events without text.';
@@ -90,6 +94,10 @@ CREATE INDEX idx_events_data ON conversation_events USING gin (event_data jsonb_
 CREATE INDEX idx_conversation_events_type ON conversation_events (event_type, id);
 -- Which events does this user own (erasure, exports)?
 CREATE INDEX idx_conversation_events_user_id ON conversation_events (user_id, id);
+-- A message is added once: what a call brought cannot be written twice, whoever tries (the second wall behind conversation_turns).
+CREATE UNIQUE INDEX conversation_events_message_added_key ON conversation_events (conversation_id, message_id) WHERE event_type = 'message.added';
+-- Was this entity named in the conversation before?
+CREATE INDEX conversation_events_entity_idx ON conversation_events (conversation_id, (event_data ->> 'key')) WHERE event_type = 'entity.extracted';
 -- How does this message stand after its updates?
 CREATE INDEX conversation_events_message_id_idx ON conversation_events (conversation_id, message_id, sequence_number) WHERE message_id IS NOT NULL;
 -- Which events belong to this session (FK)?
@@ -103,15 +111,16 @@ CREATE INDEX idx_conversation_events_feed ON conversation_events (recorded_xid, 
 CREATE FUNCTION conversation_events_number() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $$
 DECLARE
     next_number bigint;
+    not_before timestamptz;
 BEGIN
     INSERT INTO public.conversations AS head (id, user_id, session_id, last_sequence, last_event_at)
     VALUES (NEW.conversation_id, NEW.user_id, NEW.session_id, 1, NEW.timestamp)
     ON CONFLICT (id) DO UPDATE
     SET last_sequence = head.last_sequence + 1,
-        last_event_at = EXCLUDED.last_event_at,
+        last_event_at = greatest(head.last_event_at, EXCLUDED.last_event_at),
         status = CASE NEW.event_type WHEN 'conversation.paused' THEN 'paused' WHEN 'conversation.resumed' THEN 'active' ELSE head.status END
     WHERE head.user_id = EXCLUDED.user_id
-    RETURNING last_sequence INTO next_number;
+    RETURNING last_sequence, last_event_at INTO next_number, not_before;
     IF next_number IS NULL THEN
         RAISE EXCEPTION 'conversation % belongs to another user', NEW.conversation_id
             USING ERRCODE = 'insufficient_privilege', CONSTRAINT = 'conversation_events_owner', TABLE = 'conversation_events';
@@ -124,9 +133,11 @@ BEGIN
         RAISE EXCEPTION 'event % of conversation % would leave a gap; the next is %', NEW.sequence_number, NEW.conversation_id, next_number
             USING ERRCODE = 'check_violation', CONSTRAINT = 'conversation_events_gapless', TABLE = 'conversation_events';
     END IF;
+    -- A writer that waited began earlier than those it waited for: without this "as of ten o'clock" could skip numbers.
+    NEW.timestamp := not_before;
     RETURN NEW;
 END $$;
-COMMENT ON FUNCTION conversation_events_number() IS 'Trigger: gives an event the next number of its conversation and refuses any other. Creates the conversation with its first event.';
+COMMENT ON FUNCTION conversation_events_number() IS 'Trigger: gives an event the next number of its conversation and refuses any other; its time is never before that of the event before it. Creates the conversation with its first event.';
 CREATE TRIGGER conversation_events_number BEFORE INSERT ON conversation_events FOR EACH ROW EXECUTE FUNCTION conversation_events_number();
 
 -- Keeps what was numbered: events do not change, and leave only with their conversation.
@@ -299,6 +310,47 @@ CREATE INDEX idx_conversation_replay_stats_session_id ON conversation_replay_sta
 -- Which replays started from this snapshot (FK)?
 CREATE INDEX idx_conversation_replay_stats_snapshot_id ON conversation_replay_stats (snapshot_id) WHERE snapshot_id IS NOT NULL;
 
+-- One row per call made within a conversation: what Helix put before it, and whether its messages have become events. Written before the
+-- call is made, so that a crash at any moment leaves something to go on from; recorded in the transaction that writes the events, so that
+-- they are written exactly once. Rows of calls that were refused leave after a day; the others go with their conversation.
+CREATE TABLE conversation_turns (
+    request_id       uuid         PRIMARY KEY,
+    conversation_id  uuid         NOT NULL,
+    user_id          uuid         NOT NULL,
+    session_id       uuid,
+    assembled        boolean      NOT NULL DEFAULT false,
+    injected         jsonb        NOT NULL DEFAULT '{}',
+    injected_tokens  integer      NOT NULL DEFAULT 0,
+    tainted          boolean      NOT NULL DEFAULT false,
+    events           integer      NOT NULL DEFAULT 0,
+    attempts         integer      NOT NULL DEFAULT 0,
+    error            text,
+    recorded_at      timestamptz,
+    created_at       timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT conversation_turns_conversation_id_user_id_fkey FOREIGN KEY (conversation_id, user_id)
+        REFERENCES conversations (id, user_id) ON DELETE CASCADE,
+    CONSTRAINT conversation_turns_injected_check CHECK (jsonb_typeof(injected) = 'object'),
+    CONSTRAINT conversation_turns_injected_tokens_check CHECK (injected_tokens >= 0),
+    CONSTRAINT conversation_turns_events_check CHECK (events >= 0),
+    CONSTRAINT conversation_turns_attempts_check CHECK (attempts >= 0)
+);
+COMMENT ON TABLE conversation_turns IS 'One call within a conversation: what was put before it, and whether it has become events. The key that makes recording exactly-once.';
+COMMENT ON COLUMN conversation_turns.request_id IS 'The call: joins llm_requests.id; no FK because the row is written before the request is, and llm_requests is dropped sooner.';
+COMMENT ON COLUMN conversation_turns.assembled IS 'Whether Helix assembled the context (helix.context); the client then sends new messages only.';
+COMMENT ON COLUMN conversation_turns.injected IS 'Exactly what was added, without the texts: compression, memories with scores, messages, tokens, a digest. See docs/conversations.md.';
+COMMENT ON COLUMN conversation_turns.tainted IS 'Whether looked-up text or a tool''s result was added: what the model then asks for may not be the user''s wish.';
+COMMENT ON COLUMN conversation_turns.events IS 'How many events the call became.';
+COMMENT ON COLUMN conversation_turns.attempts IS 'How often recording it failed; after 5 it is left to the operator.';
+COMMENT ON COLUMN conversation_turns.recorded_at IS 'When its events were written, in the same transaction; NULL = not yet.';
+-- Which calls of this conversation were made, newest first?
+CREATE INDEX idx_conversation_turns_conversation ON conversation_turns (conversation_id, request_id DESC);
+-- Which calls are not recorded yet?
+CREATE INDEX idx_conversation_turns_open ON conversation_turns (created_at) WHERE recorded_at IS NULL;
+-- Which turns does this user own (erasure)?
+CREATE INDEX idx_conversation_turns_user_id ON conversation_turns (user_id);
+-- Which turns belong to this session (FK)?
+CREATE INDEX idx_conversation_turns_session_id ON conversation_turns (session_id) WHERE session_id IS NOT NULL;
+
 -- The folded context of conversations in use. A cache and nothing else: UNLOGGED, so it is empty after a crash and never on a
 -- replica or in a restored copy; each row can be folded again from the events. Rows leave with cleanup_expired_cache().
 CREATE UNLOGGED TABLE conversation_context_cache (
@@ -368,9 +420,10 @@ CREATE FUNCTION get_latest_snapshot(p_conversation_id uuid, p_to_sequence bigint
 RETURNS SETOF conversation_snapshots LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, public AS $$
     SELECT * FROM public.conversation_snapshots
     WHERE conversation_id = p_conversation_id AND (p_to_sequence IS NULL OR sequence_number <= p_to_sequence)
+      AND snapshot_type <> 'compression'  -- holds a condensed context: no state to fold on from
     ORDER BY sequence_number DESC, id DESC LIMIT 1
 $$;
-COMMENT ON FUNCTION get_latest_snapshot(uuid, bigint) IS 'The newest snapshot of a conversation at or before p_to_sequence (NULL = the end); no row when there is none.';
+COMMENT ON FUNCTION get_latest_snapshot(uuid, bigint) IS 'The newest snapshot of a conversation at or before p_to_sequence (NULL = the end), from which a replay can start; no row when there is none.';
 
 -- get_conversation_events_for_replay: the events between two points, in order.
 CREATE FUNCTION get_conversation_events_for_replay(p_conversation_id uuid, p_from_sequence bigint DEFAULT 1, p_to_sequence bigint DEFAULT NULL)

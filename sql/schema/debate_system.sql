@@ -24,13 +24,23 @@ CREATE TABLE debates (
     positions         jsonb        NOT NULL DEFAULT '[]',
     participants      jsonb        NOT NULL DEFAULT '[]',
     validation_config jsonb        NOT NULL DEFAULT '{}',
+    config            jsonb        NOT NULL DEFAULT '{}',
+    expected          text,
+    panel             varchar(100),
+    task_id           uuid,
+    event_count       integer      NOT NULL DEFAULT 0,
     multipass_result  jsonb,
+    stop_reason       varchar(50),
+    baseline          jsonb,
+    changed           boolean,
     consensus_reached boolean      NOT NULL DEFAULT false,
     final_conclusion  text,
     consensus         text         GENERATED ALWAYS AS (CASE WHEN consensus_reached THEN final_conclusion END) STORED,
+    minority_opinion  text,
     final_winner      varchar(255),
     confidence        numeric(5,4),
     confidence_score  numeric(5,4) GENERATED ALWAYS AS (confidence) STORED,
+    confidence_source varchar(50),
     error             text,
     metadata          jsonb        NOT NULL DEFAULT '{}',
     created_at        timestamptz  NOT NULL DEFAULT now(),
@@ -40,11 +50,15 @@ CREATE TABLE debates (
     CONSTRAINT debates_pkey PRIMARY KEY (id),
     CONSTRAINT debates_status_check CHECK (status IN ('pending', 'running', 'validating', 'completed', 'failed', 'cancelled')),
     CONSTRAINT debates_topology_check CHECK (topology IN ('graph_mesh', 'star', 'chain', 'tree')),
-    CONSTRAINT debates_protocol_check CHECK (protocol IN ('cpde', 'dpde', 'adaptive')),
+    CONSTRAINT debates_protocol_check CHECK (protocol IN
+        ('cpde', 'dpde', 'adaptive', 'round_robin', 'all_see_all', 'critic_defender', 'judge')),
     CONSTRAINT debates_voting_method_check CHECK (voting_method IN
         ('weighted', 'majority', 'borda', 'condorcet', 'plurality', 'unanimous')),
     CONSTRAINT debates_rounds_check CHECK (total_rounds >= 1 AND current_round BETWEEN 0 AND total_rounds),
-    CONSTRAINT debates_confidence_check CHECK (confidence BETWEEN 0 AND 1)
+    CONSTRAINT debates_confidence_check CHECK (confidence BETWEEN 0 AND 1),
+    CONSTRAINT debates_confidence_source_check CHECK (confidence_source IN ('self_reported', 'vote_share', 'judge')),
+    CONSTRAINT debates_stop_reason_check CHECK (stop_reason IN ('rounds', 'agreement', 'convergence', 'budget', 'time', 'calls')),
+    CONSTRAINT debates_event_count_check CHECK (event_count >= 0)
 );
 
 COMMENT ON TABLE debates IS 'One row per debate: question, participants, course and outcome.';
@@ -58,12 +72,22 @@ COMMENT ON COLUMN debates.rounds IS 'Derived: current_round. The name one seed u
 COMMENT ON COLUMN debates.positions IS 'Positions argued for: an array.';
 COMMENT ON COLUMN debates.participants IS 'Who argues, with provider, model, position and role: an array.';
 COMMENT ON COLUMN debates.validation_config IS 'Which validation passes are made.';
+COMMENT ON COLUMN debates.config IS 'The rest of how it is held: judge, synthesizer, substitutes, when to stop, limits, repository.';
+COMMENT ON COLUMN debates.expected IS 'The right answer, when it is known beforehand: one of the positions. No participant is told; debate_value counts who found it.';
+COMMENT ON COLUMN debates.panel IS 'Name of the panel it was started from (model debate/<name>).';
+COMMENT ON COLUMN debates.task_id IS 'Task that holds it; joins background_tasks, no FK because tasks are cleared away sooner.';
+COMMENT ON COLUMN debates.event_count IS 'Events so far; the sequence of the newest one.';
+COMMENT ON COLUMN debates.stop_reason IS 'Why there was no further round: all rounds held, agreement, convergence, or a limit (budget, time, calls).';
+COMMENT ON COLUMN debates.baseline IS 'Plain majority of the first single answers (round 0 of debate_arguments): answer, share of the answers, how many.';
+COMMENT ON COLUMN debates.changed IS 'Whether the debate ended with another answer than the plain majority of the single answers; NULL without that baseline.';
 COMMENT ON COLUMN debates.multipass_result IS 'What the validation passes found.';
 COMMENT ON COLUMN debates.final_conclusion IS 'Answer of the debate.';
 COMMENT ON COLUMN debates.consensus IS 'Derived: final_conclusion when consensus_reached. The name one seed uses.';
+COMMENT ON COLUMN debates.minority_opinion IS 'What those held who did not agree; NULL when all did.';
 COMMENT ON COLUMN debates.final_winner IS 'Position or participant that won the vote.';
 COMMENT ON COLUMN debates.confidence IS 'Confidence in the conclusion, 0 to 1.';
 COMMENT ON COLUMN debates.confidence_score IS 'Derived: confidence. The name one seed uses.';
+COMMENT ON COLUMN debates.confidence_source IS 'Where the confidence comes from: stated by the model itself, share of the votes, or the judge.';
 
 -- Which debates are running? (idx_debate_sessions_status of another seed has the same column)
 CREATE INDEX idx_debates_status ON debates (status);
@@ -76,6 +100,32 @@ CREATE INDEX debates_project_id_idx ON debates (project_id) WHERE project_id IS 
 -- Which debates came of this session?
 CREATE INDEX debates_session_id_idx ON debates (session_id) WHERE session_id IS NOT NULL;
 
+-- Which debate answers this request? (debate/<name> asked again after a crash, with the same request)
+CREATE INDEX debates_request_id_idx ON debates (request_id) WHERE request_id IS NOT NULL;
+
+-- debates_hold_status: the states of a debate and the ways between them; what has ended stays as it ended, and an end says how.
+CREATE FUNCTION debates_hold_status() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, public AS $$
+BEGIN
+    IF OLD.status <> NEW.status AND (OLD.status, NEW.status) NOT IN (
+            ('pending', 'running'), ('pending', 'failed'), ('pending', 'cancelled'),
+            ('running', 'validating'), ('running', 'completed'), ('running', 'failed'), ('running', 'cancelled'),
+            ('validating', 'completed'), ('validating', 'failed'), ('validating', 'cancelled')) THEN
+        RAISE EXCEPTION 'debate % cannot go from % to %', OLD.id, OLD.status, NEW.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'debates_hold_status';
+    END IF;
+    IF NEW.status = 'completed' AND (NEW.final_conclusion IS NULL OR NEW.completed_at IS NULL)
+       OR NEW.status = 'failed' AND (NEW.error IS NULL OR NEW.completed_at IS NULL)
+       OR NEW.status = 'cancelled' AND NEW.completed_at IS NULL THEN
+        RAISE EXCEPTION 'debate % ends as % without saying how and when', OLD.id, NEW.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'debates_hold_status';
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION debates_hold_status() IS 'Refuses a change of debates.status that is not one of its ways, and an end without conclusion, error or time.';
+
+CREATE TRIGGER debates_hold_status BEFORE UPDATE OF status ON debates FOR EACH ROW EXECUTE FUNCTION debates_hold_status();
 CREATE TRIGGER debates_set_updated_at BEFORE UPDATE ON debates FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -88,6 +138,9 @@ CREATE TABLE debate_rounds (
     phase        varchar(50)  NOT NULL DEFAULT 'argument',
     status       varchar(50)  NOT NULL DEFAULT 'pending',
     agreement    numeric(5,4),
+    convergence  numeric(5,4),
+    winner       text,
+    tally        jsonb,
     summary      text,
     metadata     jsonb        NOT NULL DEFAULT '{}',
     created_at   timestamptz  NOT NULL DEFAULT now(),
@@ -98,13 +151,17 @@ CREATE TABLE debate_rounds (
     CONSTRAINT debate_rounds_debate_id_fkey FOREIGN KEY (debate_id) REFERENCES debates (id) ON DELETE CASCADE,
     CONSTRAINT debate_rounds_round_number_check CHECK (round_number >= 1),
     CONSTRAINT debate_rounds_status_check CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
-    CONSTRAINT debate_rounds_agreement_check CHECK (agreement BETWEEN 0 AND 1)
+    CONSTRAINT debate_rounds_agreement_check CHECK (agreement BETWEEN 0 AND 1),
+    CONSTRAINT debate_rounds_convergence_check CHECK (convergence BETWEEN 0 AND 1)
 );
 
 COMMENT ON TABLE debate_rounds IS 'Rounds of a debate and how far the participants agreed.';
 COMMENT ON COLUMN debate_rounds.round_number IS 'From 1.';
 COMMENT ON COLUMN debate_rounds.phase IS 'Phase of the protocol the round belongs to, e.g. dehallucination, proposal, critique, convergence.';
-COMMENT ON COLUMN debate_rounds.agreement IS 'How far the participants agreed at the end, 0 to 1.';
+COMMENT ON COLUMN debate_rounds.agreement IS 'How far the participants agreed at the end, 0 to 1: the share of the votes that put the leader first.';
+COMMENT ON COLUMN debate_rounds.convergence IS 'How far the participants repeated themselves, 0 to 1: mean similarity of each one''s argument to the one before; NULL in the first round.';
+COMMENT ON COLUMN debate_rounds.winner IS 'Position or participant elected by the votes of this round; NULL when nobody was.';
+COMMENT ON COLUMN debate_rounds.tally IS 'The count: scores as exact fractions, the tied, what broke the tie, the completion used.';
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- debate_arguments: one row per turn of a participant. Written by the debate engine when the turn ends; then only the verdict
@@ -123,7 +180,9 @@ CREATE TABLE debate_arguments (
     position            text         NOT NULL,
     role                varchar(50),
     argument_text       text         NOT NULL,
+    answer              text,
     confidence          numeric(5,4),
+    confidence_source   varchar(50),
     quality_score       numeric(5,4),
     tokens_used         integer      NOT NULL DEFAULT 0,
     latency_ms          bigint       NOT NULL DEFAULT 0,
@@ -139,8 +198,10 @@ CREATE TABLE debate_arguments (
     CONSTRAINT debate_arguments_debate_id_fkey FOREIGN KEY (debate_id) REFERENCES debates (id) ON DELETE CASCADE,
     CONSTRAINT debate_arguments_round_number_check CHECK (round_number >= 0),
     CONSTRAINT debate_arguments_turn_number_check CHECK (turn_number >= 0),
-    CONSTRAINT debate_arguments_role_check CHECK (role IN ('proponent', 'opponent', 'moderator', 'synthesizer')),
+    CONSTRAINT debate_arguments_role_check CHECK (role IN
+        ('proponent', 'opponent', 'moderator', 'synthesizer', 'debater', 'critic', 'defender', 'judge', 'researcher')),
     CONSTRAINT debate_arguments_confidence_check CHECK (confidence BETWEEN 0 AND 1),
+    CONSTRAINT debate_arguments_confidence_source_check CHECK (confidence_source IN ('self_reported', 'vote_share', 'judge')),
     CONSTRAINT debate_arguments_quality_score_check CHECK (quality_score BETWEEN 0 AND 1),
     CONSTRAINT debate_arguments_tokens_used_check CHECK (tokens_used >= 0),
     CONSTRAINT debate_arguments_latency_ms_check CHECK (latency_ms >= 0),
@@ -153,9 +214,12 @@ COMMENT ON COLUMN debate_arguments.turn_number IS 'Order within the round.';
 COMMENT ON COLUMN debate_arguments.participant_id IS 'Who spoke, as named in debates.participants.';
 COMMENT ON COLUMN debate_arguments.provider_name IS 'Name of the provider at that time; stays when the provider is removed.';
 COMMENT ON COLUMN debate_arguments.position IS 'Position argued for.';
-COMMENT ON COLUMN debate_arguments.role IS 'proponent, opponent, moderator or synthesizer.';
+COMMENT ON COLUMN debate_arguments.round_number IS 'From 1; 0 holds the single answers given before and apart from the debate (the baseline).';
+COMMENT ON COLUMN debate_arguments.role IS 'proponent, opponent, moderator, synthesizer, debater, critic, defender, judge or researcher.';
 COMMENT ON COLUMN debate_arguments.argument_text IS 'What was said (other seeds: argument, content).';
+COMMENT ON COLUMN debate_arguments.answer IS 'The answer in short, as the participant put it; one of the positions when there are any.';
 COMMENT ON COLUMN debate_arguments.confidence IS '0 to 1.';
+COMMENT ON COLUMN debate_arguments.confidence_source IS 'Where the confidence comes from: stated by the model itself, share of the votes, or the judge.';
 COMMENT ON COLUMN debate_arguments.latency_ms IS 'Milliseconds the answer took (another seed: response_time).';
 COMMENT ON COLUMN debate_arguments.response_id IS 'Joins llm_responses, which holds tokens and cost; no FK because responses are dropped sooner.';
 COMMENT ON COLUMN debate_arguments.is_primary IS 'False when a substitute provider spoke for the one bound to the position.';
@@ -171,6 +235,8 @@ CREATE INDEX idx_debate_args_round ON debate_arguments (round_number);
 CREATE INDEX idx_debate_args_provider ON debate_arguments (provider_id);
 -- What was said in this round of this debate?
 CREATE INDEX idx_debate_turns_round ON debate_arguments (debate_id, round_number);
+-- Each participant speaks once a round: a turn recorded twice would be counted twice.
+CREATE UNIQUE INDEX debate_arguments_debate_id_round_number_participant_key ON debate_arguments (debate_id, round_number, participant_id) WHERE participant_id IS NOT NULL;
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- debate_votes: one row per voter and round. Written by the debate engine. Tenant: through the debate. Goes with it.
@@ -184,6 +250,9 @@ CREATE TABLE debate_votes (
     weight       numeric(5,2) NOT NULL DEFAULT 1.0,
     confidence   numeric(5,4),
     reason       text,
+    is_valid     boolean      NOT NULL DEFAULT true,
+    is_repaired  boolean      NOT NULL DEFAULT false,
+    refusal      text,
     response_id  uuid,
     created_at   timestamptz  NOT NULL DEFAULT now(),
     CONSTRAINT debate_votes_pkey PRIMARY KEY (id),
@@ -192,13 +261,17 @@ CREATE TABLE debate_votes (
     CONSTRAINT debate_votes_round_number_check CHECK (round_number >= 0),
     CONSTRAINT debate_votes_ranking_check CHECK (jsonb_typeof(ranking) = 'array'),
     CONSTRAINT debate_votes_weight_check CHECK (weight >= 0),
-    CONSTRAINT debate_votes_confidence_check CHECK (confidence BETWEEN 0 AND 1)
+    CONSTRAINT debate_votes_confidence_check CHECK (confidence BETWEEN 0 AND 1),
+    CONSTRAINT debate_votes_refusal_check CHECK (is_valid OR (refusal IS NOT NULL AND ranking = '[]'))
 );
 
 COMMENT ON TABLE debate_votes IS 'How each voter ranked the positions in each round.';
 COMMENT ON COLUMN debate_votes.voter IS 'Who voted, as named in debates.participants.';
 COMMENT ON COLUMN debate_votes.ranking IS 'Positions or participants, best first: an array; one element for a plain vote.';
 COMMENT ON COLUMN debate_votes.weight IS 'How much the vote counts under the weighted method.';
+COMMENT ON COLUMN debate_votes.is_valid IS 'False for a ballot that could not be read: it is kept, with the reason, and counts for nobody.';
+COMMENT ON COLUMN debate_votes.is_repaired IS 'Whether the voter had to be asked a second time.';
+COMMENT ON COLUMN debate_votes.refusal IS 'Why the (first) ballot was refused.';
 COMMENT ON COLUMN debate_votes.response_id IS 'Joins llm_responses; no FK because responses are dropped sooner.';
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -242,6 +315,62 @@ COMMENT ON COLUMN code_versions.quality_score IS '0 to 1.';
 
 -- Which versions came of this debate?
 CREATE INDEX code_versions_debate_id_version_number_idx ON code_versions (debate_id, version_number);
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- debate_events: one row per step of a debate, in order: what happened, and the answer of a model that was paid for it.
+-- Written by the debate engine in the transaction of what it tells; never changed. Tenant: through the debate. Goes with it.
+-- ---------------------------------------------------------------------------------------------------------------------
+CREATE TABLE debate_events (
+    debate_id      uuid         NOT NULL,
+    sequence       integer      NOT NULL,
+    event_type     varchar(50)  NOT NULL,
+    round_number   integer,
+    participant_id varchar(255),
+    request_id     uuid,
+    response_id    uuid,
+    data           jsonb        NOT NULL DEFAULT '{}',
+    created_at     timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT debate_events_pkey PRIMARY KEY (debate_id, sequence),
+    CONSTRAINT debate_events_debate_id_fkey FOREIGN KEY (debate_id) REFERENCES debates (id) ON DELETE CASCADE,
+    CONSTRAINT debate_events_sequence_check CHECK (sequence >= 1),
+    CONSTRAINT debate_events_event_type_check CHECK (event_type IN
+        ('started', 'resumed', 'round_started', 'baseline', 'argued', 'substituted', 'silent', 'voted', 'ballot_refused',
+         'round_ended', 'validating', 'validated', 'concluded', 'completed', 'failed', 'cancelled', 'code_recorded')),
+    CONSTRAINT debate_events_round_number_check CHECK (round_number >= 0)
+);
+
+COMMENT ON TABLE debate_events IS 'The course of a debate, step by step; each model answer that was paid for stands in one of them, so their sum is what it cost.';
+COMMENT ON COLUMN debate_events.sequence IS 'From 1 without gaps, in the order of the commits; what /events calls the id.';
+COMMENT ON COLUMN debate_events.request_id IS 'Joins llm_requests; no FK because requests are dropped sooner.';
+COMMENT ON COLUMN debate_events.response_id IS 'Joins llm_responses, which holds tokens and cost; no FK because responses are dropped sooner.';
+COMMENT ON COLUMN debate_events.data IS 'What else there is to tell of this kind of event.';
+
+-- A paid answer is counted once.
+CREATE UNIQUE INDEX debate_events_response_id_key ON debate_events (response_id) WHERE response_id IS NOT NULL;
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- panels: named sets of models that answer together, called as ensemble/<name> or debate/<name>. Written by whoever sets
+-- them up. Tenant: user_id; NULL = shared, set up by an operator.
+-- ---------------------------------------------------------------------------------------------------------------------
+CREATE TABLE panels (
+    id          uuid         NOT NULL DEFAULT gen_random_uuid(),
+    user_id     uuid,
+    kind        varchar(20)  NOT NULL,
+    name        varchar(100) NOT NULL,
+    config      jsonb        NOT NULL DEFAULT '{}',
+    created_at  timestamptz  NOT NULL DEFAULT now(),
+    updated_at  timestamptz  NOT NULL DEFAULT now(),
+    CONSTRAINT panels_pkey PRIMARY KEY (id),
+    CONSTRAINT panels_user_id_kind_name_key UNIQUE NULLS NOT DISTINCT (user_id, kind, name),
+    CONSTRAINT panels_kind_check CHECK (kind IN ('ensemble', 'debate')),
+    CONSTRAINT panels_name_check CHECK (name ~ '^[a-z0-9][a-z0-9._-]*$')
+);
+
+COMMENT ON TABLE panels IS 'Named sets of models that answer together: as an ensemble (one round, one chosen) or as a debate.';
+COMMENT ON COLUMN panels.user_id IS 'Tenant; NULL = for everybody. A user''s own panel goes before a shared one of the same name.';
+COMMENT ON COLUMN panels.config IS 'Members, strategy and limits; checked when it is stored and when it is used.';
+
+CREATE TRIGGER panels_set_updated_at BEFORE UPDATE ON panels FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
 
 -- cleanup_expired_debate_logs: retention of debates. Rounds, arguments, votes and code versions go with them.
 CREATE FUNCTION cleanup_expired_debate_logs(p_older_than interval DEFAULT '90 days') RETURNS bigint

@@ -467,6 +467,32 @@ FROM debate_arguments AS a LEFT JOIN llm_responses AS r ON r.id = a.response_id
 GROUP BY a.debate_id, a.round_number, a.provider_name, a.model_name, a.position;
 COMMENT ON VIEW debate_round_analytics IS 'Per debate, round, model and position: arguments, confidence, tokens, time, cost (as long as the answers are kept).';
 
+-- debate_value: did it pay? One row per debate: what single models and their plain majority answered and cost, what the debate made of it, for how much.
+CREATE VIEW debate_value WITH (security_invoker = true) AS
+SELECT d.id AS debate_id, d.created_by, d.created_at, d.topic, d.status, d.protocol, d.voting_method, d.current_round AS rounds_held, d.stop_reason,
+       d.baseline ->> 'answer' AS baseline_answer, (d.baseline ->> 'share')::numeric AS baseline_share, s.single_answers,
+       d.final_winner, d.consensus_reached, d.confidence, d.confidence_source, d.changed, d.expected,
+       s.single_right, CASE WHEN d.expected IS NOT NULL AND d.baseline IS NOT NULL THEN d.baseline ->> 'answer' IS NOT DISTINCT FROM d.expected END AS baseline_right,
+       CASE WHEN d.expected IS NOT NULL AND d.status = 'completed' THEN d.final_winner IS NOT DISTINCT FROM d.expected END AS debate_right,
+       c.calls, c.tokens, c.cost_usd, c.baseline_cost_usd, c.cost_usd - c.baseline_cost_usd AS debate_cost_usd,
+       round((c.cost_usd - c.baseline_cost_usd) / nullif(c.baseline_cost_usd, 0), 2) AS times_the_baseline, c.calls_kept,
+       round(extract(epoch FROM d.completed_at - d.started_at), 3) AS wall_s
+FROM debates AS d
+CROSS JOIN LATERAL (
+    SELECT count(*) AS single_answers,
+           CASE WHEN d.expected IS NOT NULL THEN count(*) FILTER (WHERE a.answer = d.expected) END AS single_right
+    FROM debate_arguments AS a WHERE a.debate_id = d.id AND a.round_number = 0) AS s
+CROSS JOIN LATERAL (
+    SELECT count(*) AS calls, count(r.id) AS calls_kept, coalesce(sum(r.tokens_total), 0) AS tokens, coalesce(sum(r.cost_usd), 0) AS cost_usd,
+           coalesce(sum(r.cost_usd) FILTER (WHERE e.event_type = 'baseline'), 0) AS baseline_cost_usd
+    FROM debate_events AS e LEFT JOIN llm_responses AS r ON r.id = e.response_id
+    WHERE e.debate_id = d.id AND e.response_id IS NOT NULL) AS c;
+COMMENT ON VIEW debate_value IS 'Did it pay? Per debate: the single answers and their plain majority with their cost, the outcome of the debate with its cost, and whether the answer changed. Costs come from the ledger: calls_kept < calls says that old answers were dropped since.';
+COMMENT ON COLUMN debate_value.single_answers IS 'Single answers given before and apart from the debate.';
+COMMENT ON COLUMN debate_value.single_right IS 'How many of them were the expected one; NULL when none was named.';
+COMMENT ON COLUMN debate_value.cost_usd IS 'All calls of the debate, the baseline among them. A substitute''s failed predecessor that was charged stands in the ledger under the debate''s task.';
+COMMENT ON COLUMN debate_value.times_the_baseline IS 'debate_cost_usd / baseline_cost_usd.';
+
 CREATE VIEW table_sizes WITH (security_invoker = true) AS
 SELECT coalesce(parent.relname, c.relname) AS table_name, count(*) AS partitions, sum(greatest(c.reltuples, 0))::bigint AS estimated_rows,
        sum(pg_relation_size(c.oid))::bigint AS heap_bytes, sum(pg_indexes_size(c.oid))::bigint AS index_bytes, sum(pg_total_relation_size(c.oid))::bigint AS total_bytes,

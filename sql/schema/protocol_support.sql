@@ -228,8 +228,10 @@ CREATE UNIQUE INDEX embedding_config_one_default_key ON embedding_config (is_def
 CREATE TRIGGER embedding_config_set_updated_at BEFORE UPDATE ON embedding_config FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- vector_documents: one row per document (or piece of one) of a user, for search. Written by the knowledge API. Kept until
--- deleted; erased with its user.
+-- vector_documents: one row per document (or piece of one) of a user, for search. The chunks of rag_knowledge stand here: written
+-- by the knowledge API in the transaction of their document, never changed but for their vector and analysis, gone with the
+-- document; content is the document's, from start_char to end_char, to the letter. What search reads of every row (vector, terms)
+-- is kept in the row itself, the text out of line. Kept until deleted; erased with its user.
 -- ---------------------------------------------------------------------------------------------------------------------
 CREATE TABLE vector_documents (
     id                  uuid        NOT NULL DEFAULT uuidv7(),
@@ -244,18 +246,47 @@ CREATE TABLE vector_documents (
     embedding_config_id uuid,
     created_at          timestamptz NOT NULL DEFAULT now(),
     updated_at          timestamptz NOT NULL DEFAULT now(),
+    knowledge_id        uuid,
+    start_char          integer,
+    end_char            integer,
+    first_page          integer,
+    last_page           integer,
+    headings            text[]      NOT NULL DEFAULT '{}',
+    token_count         integer     NOT NULL DEFAULT 0,
+    terms               integer[]   NOT NULL DEFAULT '{}',
+    facts               integer     NOT NULL DEFAULT 0,
+    analysis_version    smallint    NOT NULL DEFAULT 0,
     CONSTRAINT vector_documents_pkey PRIMARY KEY (id),
+    CONSTRAINT vector_documents_knowledge_id_chunk_number_key UNIQUE (knowledge_id, chunk_number),
     CONSTRAINT vector_documents_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES vector_documents (id) ON DELETE CASCADE,
     CONSTRAINT vector_documents_embedding_config_id_fkey FOREIGN KEY (embedding_config_id) REFERENCES embedding_config (id),
     CONSTRAINT vector_documents_embedding_check CHECK ((embedding IS NULL) = (embedding_config_id IS NULL)),
-    CONSTRAINT vector_documents_chunk_number_check CHECK (chunk_number >= 0)
+    CONSTRAINT vector_documents_chunk_number_check CHECK (chunk_number >= 0),
+    CONSTRAINT vector_documents_place_check CHECK ((knowledge_id IS NULL) = (start_char IS NULL) AND (start_char IS NULL) = (end_char IS NULL)
+        AND start_char >= 0 AND end_char > start_char),
+    CONSTRAINT vector_documents_pages_check CHECK ((first_page IS NULL) = (last_page IS NULL) AND first_page >= 1 AND last_page >= first_page),
+    CONSTRAINT vector_documents_token_count_check CHECK (token_count >= 0),
+    CONSTRAINT vector_documents_analysis_version_check CHECK (analysis_version >= 0)
 );
+-- Kept in the row: a search reads them of every chunk of a tenant.
+ALTER TABLE vector_documents ALTER COLUMN embedding SET STORAGE MAIN;
+ALTER TABLE vector_documents ALTER COLUMN terms SET STORAGE MAIN;
 
 COMMENT ON TABLE vector_documents IS 'Documents of a user, whole or in pieces, with their vectors.';
 COMMENT ON COLUMN vector_documents.parent_id IS 'Document this is a piece of; NULL for a whole one.';
 COMMENT ON COLUMN vector_documents.chunk_number IS 'Order of the piece in its document, from 0.';
 COMMENT ON COLUMN vector_documents.embedding IS 'Vector of the content; its length follows from the model. Search compares only vectors of one embedding_config_id.';
 COMMENT ON COLUMN vector_documents.embedding_config_id IS 'Model that made the vector.';
+COMMENT ON COLUMN vector_documents.knowledge_id IS 'Document in rag_knowledge this is a chunk of; NULL: of none.';
+COMMENT ON COLUMN vector_documents.start_char IS 'Where it begins in rag_knowledge.content, in characters from 0.';
+COMMENT ON COLUMN vector_documents.end_char IS 'Where it ends there: the character after its last.';
+COMMENT ON COLUMN vector_documents.first_page IS 'Page it begins on, from 1; NULL: the document has no pages.';
+COMMENT ON COLUMN vector_documents.last_page IS 'Page it ends on.';
+COMMENT ON COLUMN vector_documents.headings IS 'Headings it stands under, outermost first.';
+COMMENT ON COLUMN vector_documents.token_count IS 'Its length in tokens, as helix.knowledge counts them.';
+COMMENT ON COLUMN vector_documents.terms IS 'CRC-32 of each stem of headings and text, in their order, without stop words.';
+COMMENT ON COLUMN vector_documents.facts IS 'Bits of what the text has, as in memory_search.facts.';
+COMMENT ON COLUMN vector_documents.analysis_version IS 'Version of the analysis; 0: none. Older ones are made anew every night.';
 
 -- Which documents does this tenant have?
 CREATE INDEX vector_documents_user_id_idx ON vector_documents (user_id, embedding_config_id);
@@ -265,7 +296,7 @@ CREATE INDEX vector_documents_project_id_idx ON vector_documents (project_id) WH
 CREATE INDEX vector_documents_parent_id_idx ON vector_documents (parent_id, chunk_number) WHERE parent_id IS NOT NULL;
 -- Which vectors did this model make?
 CREATE INDEX vector_documents_embedding_config_id_idx ON vector_documents (embedding_config_id) WHERE embedding_config_id IS NOT NULL;
--- Which documents hold these words?
-CREATE INDEX vector_documents_content_idx ON vector_documents USING gin (to_tsvector('simple', title || ' ' || left(content, 250000)));
+-- Which hold this term? (candidates in a tenant of more than 10,000 chunks)
+CREATE INDEX vector_documents_terms_idx ON vector_documents USING gin (terms);
 
 CREATE TRIGGER vector_documents_set_updated_at BEFORE UPDATE ON vector_documents FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();

@@ -35,6 +35,12 @@ ALTER TABLE llm_response_bodies ADD CONSTRAINT llm_response_bodies_user_id_fkey 
 ALTER TABLE llm_token_usage ADD CONSTRAINT llm_token_usage_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE SET NULL;
 ALTER TABLE llm_token_usage ADD CONSTRAINT llm_token_usage_api_key_id_fkey FOREIGN KEY (api_key_id) REFERENCES api_keys (id) ON DELETE SET NULL;
 ALTER TABLE llm_token_usage ADD CONSTRAINT llm_token_usage_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE SET NULL;
+ALTER TABLE rate_windows ADD CONSTRAINT rate_windows_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
+ALTER TABLE call_refusals ADD CONSTRAINT call_refusals_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
+ALTER TABLE call_refusals ADD CONSTRAINT call_refusals_api_key_id_fkey FOREIGN KEY (api_key_id) REFERENCES api_keys (id) ON DELETE CASCADE;
+-- What was refused of this key? (deleting it)
+CREATE INDEX call_refusals_api_key_id_idx ON call_refusals (api_key_id) WHERE api_key_id IS NOT NULL;
+ALTER TABLE idempotency_keys ADD CONSTRAINT idempotency_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE budgets ADD CONSTRAINT budgets_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE budgets ADD CONSTRAINT budgets_api_key_id_fkey FOREIGN KEY (api_key_id) REFERENCES api_keys (id) ON DELETE CASCADE;
 ALTER TABLE budgets ADD CONSTRAINT budgets_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE CASCADE;
@@ -60,6 +66,7 @@ ALTER TABLE webhook_deliveries ADD CONSTRAINT webhook_deliveries_user_id_fkey FO
 ALTER TABLE debates ADD CONSTRAINT debates_created_by_fkey FOREIGN KEY (created_by) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE debates ADD CONSTRAINT debates_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE SET NULL;
 ALTER TABLE debates ADD CONSTRAINT debates_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;
+ALTER TABLE panels ADD CONSTRAINT panels_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE debate_arguments ADD CONSTRAINT debate_arguments_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES llm_providers (id) ON DELETE SET NULL;
 
 -- memory and knowledge
@@ -68,12 +75,14 @@ ALTER TABLE memories ADD CONSTRAINT memories_session_id_fkey FOREIGN KEY (sessio
 ALTER TABLE memories ADD CONSTRAINT memories_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE SET NULL;
 ALTER TABLE memory_entities ADD CONSTRAINT memory_entities_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE memory_relations ADD CONSTRAINT memory_relations_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
+ALTER TABLE memory_uses ADD CONSTRAINT memory_uses_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE memory_embeddings ADD CONSTRAINT memory_embeddings_embedding_config_id_dimension_fkey FOREIGN KEY (embedding_config_id, dimension) REFERENCES embedding_config (id, dimension);
 ALTER TABLE rag_knowledge ADD CONSTRAINT rag_knowledge_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE rag_knowledge ADD CONSTRAINT rag_knowledge_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE SET NULL;
 ALTER TABLE rag_knowledge ADD CONSTRAINT rag_knowledge_embedding_config_id_fkey FOREIGN KEY (embedding_config_id) REFERENCES embedding_config (id);
 ALTER TABLE vector_documents ADD CONSTRAINT vector_documents_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE vector_documents ADD CONSTRAINT vector_documents_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects (id) ON DELETE SET NULL;
+ALTER TABLE vector_documents ADD CONSTRAINT vector_documents_knowledge_id_fkey FOREIGN KEY (knowledge_id) REFERENCES rag_knowledge (id) ON DELETE CASCADE;
 
 -- -- bigdata -- conversations, distributed memory and learning ---------------------------------------------------------
 -- Content goes with its user; a session that ends only lets go; stream timings are figures and only unlinked.
@@ -100,6 +109,7 @@ ALTER TABLE conversation_events ADD CONSTRAINT conversation_events_session_id_fk
 ALTER TABLE conversation_snapshots ADD CONSTRAINT conversation_snapshots_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;
 ALTER TABLE conversation_compressions ADD CONSTRAINT conversation_compressions_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;
 ALTER TABLE conversation_replay_stats ADD CONSTRAINT conversation_replay_stats_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;
+ALTER TABLE conversation_turns ADD CONSTRAINT conversation_turns_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;
 ALTER TABLE conversation_context_cache ADD CONSTRAINT conversation_context_cache_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;
 ALTER TABLE distributed_memory ADD CONSTRAINT distributed_memory_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;
 ALTER TABLE distributed_memory_events ADD CONSTRAINT distributed_memory_events_session_id_fkey FOREIGN KEY (session_id) REFERENCES user_sessions (id) ON DELETE SET NULL;

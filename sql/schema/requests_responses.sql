@@ -30,6 +30,8 @@ CREATE TABLE llm_requests (
     created_at        timestamptz  NOT NULL DEFAULT now(),
     started_at        timestamptz,
     completed_at      timestamptz,
+    task_id           uuid,
+    parent_request_id uuid,
     CONSTRAINT llm_requests_pkey PRIMARY KEY (id),
     CONSTRAINT llm_requests_request_type_check CHECK (request_type IN
         ('completion', 'chat', 'embedding', 'vision', 'moderation', 'response', 'message')),
@@ -54,6 +56,8 @@ COMMENT ON COLUMN llm_requests.idempotency_key IS 'Idempotency-Key of the client
 COMMENT ON COLUMN llm_requests.client_request_id IS 'Request id the client sent; only a note, never a key.';
 COMMENT ON COLUMN llm_requests.started_at IS 'When the first provider was called.';
 COMMENT ON COLUMN llm_requests.completed_at IS 'When the request reached completed or failed.';
+COMMENT ON COLUMN llm_requests.task_id IS 'Task of the queue that made the call; no FK because tasks are dropped sooner. NULL for a client''s call.';
+COMMENT ON COLUMN llm_requests.parent_request_id IS 'Request in whose course Helix made this one itself; no FK within a partitioned table. NULL for a client''s call.';
 
 -- What did this tenant ask? (idx_requests_user of another seed has the same columns)
 CREATE INDEX idx_requests_user_id ON llm_requests (user_id);
@@ -71,6 +75,10 @@ CREATE INDEX llm_requests_project_id_idx ON llm_requests (project_id) WHERE proj
 CREATE INDEX llm_requests_prompt_id_idx ON llm_requests (prompt_id) WHERE prompt_id IS NOT NULL;
 -- Was this request of the tenant seen before?
 CREATE INDEX llm_requests_user_id_idempotency_key_idx ON llm_requests (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- What did this task call, and spend?
+CREATE INDEX llm_requests_task_id_idx ON llm_requests (task_id) WHERE task_id IS NOT NULL;
+-- What did Helix itself call in the course of this request?
+CREATE INDEX llm_requests_parent_request_id_idx ON llm_requests (parent_request_id) WHERE parent_request_id IS NOT NULL;
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- llm_request_bodies: at most one row per request: what the client sent. Written with the request, in the same commit.
@@ -98,7 +106,8 @@ CREATE INDEX llm_request_bodies_user_id_idx ON llm_request_bodies (user_id) WHER
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- llm_responses: one row per answer of a provider, failures included: an ensemble or a retry gives several to one request.
--- Committed, with usage and cost, before the last byte goes to the client. Inserted once, never changed; kept with its request.
+-- Committed, with usage and cost, before the last byte goes to the client. Inserted once; afterwards only selected and confidence
+-- change, when a candidate is chosen. Kept with its request.
 -- ---------------------------------------------------------------------------------------------------------------------
 CREATE TABLE llm_responses (
     id                uuid           NOT NULL DEFAULT uuidv7(),
@@ -129,9 +138,12 @@ CREATE TABLE llm_responses (
     cost_usd          numeric(20,12) NOT NULL DEFAULT 0,
     pricing_id        uuid,
     created_at        timestamptz    NOT NULL DEFAULT now(),
+    gap_p50_ms        integer,
+    gap_p95_ms        integer,
+    gap_max_ms        integer,
     CONSTRAINT llm_responses_pkey PRIMARY KEY (id),
     CONSTRAINT llm_responses_request_id_fkey FOREIGN KEY (request_id) REFERENCES llm_requests (id) ON DELETE CASCADE,
-    CONSTRAINT llm_responses_month_check CHECK (uuid_month(id) = uuid_month(request_id)),
+    CONSTRAINT llm_responses_month_check CHECK (substring(uuid_send(id) FROM 1 FOR 6) = substring(uuid_send(request_id) FROM 1 FOR 6)),
     CONSTRAINT llm_responses_status_check CHECK (status IN ('completed', 'failed', 'cancelled', 'interrupted')),
     CONSTRAINT llm_responses_tokens_check CHECK (tokens_prompt >= 0 AND tokens_completion >= 0 AND tokens_total >= 0
         AND tokens_cached >= 0 AND tokens_reasoning >= 0),
@@ -139,6 +151,7 @@ CREATE TABLE llm_responses (
     CONSTRAINT llm_responses_latency_ms_check CHECK (latency_ms >= 0),
     CONSTRAINT llm_responses_first_token_ms_check CHECK (first_token_ms >= 0),
     CONSTRAINT llm_responses_chunk_count_check CHECK (chunk_count >= 0),
+    CONSTRAINT llm_responses_gaps_check CHECK (gap_p50_ms >= 0 AND gap_p95_ms >= gap_p50_ms AND gap_max_ms >= gap_p95_ms),
     CONSTRAINT llm_responses_attempt_check CHECK (attempt >= 1),
     CONSTRAINT llm_responses_cost_usd_check CHECK (cost_usd >= 0)
 ) PARTITION BY RANGE (id);
@@ -162,6 +175,9 @@ COMMENT ON COLUMN llm_responses.confidence IS '0 to 1; NULL when nothing measure
 COMMENT ON COLUMN llm_responses.latency_ms IS 'Milliseconds from sending to the last byte received.';
 COMMENT ON COLUMN llm_responses.first_token_ms IS 'Milliseconds from sending to the first content byte; NULL when not streamed.';
 COMMENT ON COLUMN llm_responses.chunk_count IS 'Chunks of the stream; NULL when not streamed.';
+COMMENT ON COLUMN llm_responses.gap_p50_ms IS 'Median silence between two arrivals of content; NULL when not streamed, or with fewer than two.';
+COMMENT ON COLUMN llm_responses.gap_p95_ms IS 'The 95th percentile (nearest rank) of the silences.';
+COMMENT ON COLUMN llm_responses.gap_max_ms IS 'The longest silence.';
 COMMENT ON COLUMN llm_responses.selected IS 'Whether this answer is the one the client got; one per request in an ensemble.';
 COMMENT ON COLUMN llm_responses.attempt IS 'Which try this was, from 1.';
 COMMENT ON COLUMN llm_responses.cost_usd IS 'Exact cost in US dollars by the price row pricing_id.';
@@ -192,7 +208,7 @@ CREATE TABLE llm_response_bodies (
     raw_response json,
     CONSTRAINT llm_response_bodies_pkey PRIMARY KEY (response_id),
     CONSTRAINT llm_response_bodies_response_id_fkey FOREIGN KEY (response_id) REFERENCES llm_responses (id) ON DELETE CASCADE,
-    CONSTRAINT llm_response_bodies_month_check CHECK (uuid_month(response_id) = uuid_month(request_id))
+    CONSTRAINT llm_response_bodies_month_check CHECK (substring(uuid_send(response_id) FROM 1 FOR 6) = substring(uuid_send(request_id) FROM 1 FOR 6))
 ) PARTITION BY RANGE (response_id);
 
 CREATE TABLE llm_response_bodies_default PARTITION OF llm_response_bodies DEFAULT;

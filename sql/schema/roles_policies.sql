@@ -70,6 +70,10 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('llm_models',             'shared catalogue, no tenant data'),
     ('models_refresh_history', 'record of the catalogue sync, no tenant data'),
     ('llm_benchmarks',         'shared catalogue, no tenant data'),
+    ('provider_health_hours',  'counts of probes and calls by provider, no tenant data'),
+    ('provider_verifications', 'results of checks on shared providers, no tenant data'),
+    ('llm_routes',             'shared registry, no tenant data'),
+    ('llm_route_targets',      'shared registry, no tenant data'),
     ('llm_pricing',            'shared price list, no tenant data'),
     ('prompts',                'shared prompt versions; tenants read them, operators write them'),
     ('prompt_tests',           'shared definitions of prompt tests, no tenant data'),
@@ -86,6 +90,7 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('debate_strategy_success','counts over all tenants; tenants read them, the learning job writes them'),
     ('memory_nodes',           'the nodes of the installation, no tenant data'),
     ('memory_sync_status',     'positions between nodes, no tenant data'),
+    ('memory_peers',           'other nodes and their keys; only operators read it'),
     ('projection_checkpoints', 'positions of the projections, no tenant data'),
     ('matview_refresh_state',  'state of the materialized views, no tenant data'),
     ('rls_exempt_tables',      'this list itself')
@@ -127,12 +132,17 @@ BEGIN
         ('llm_responses',              'user_id = (SELECT helix_tenant())', false, true),
         ('llm_response_bodies',        'user_id = (SELECT helix_tenant())', false, true),
         ('llm_token_usage',            'user_id = (SELECT helix_tenant())', false, true),
+        ('response_cache',             'user_id = (SELECT helix_tenant())', false, true),
         ('llm_usage_hourly',           'user_id = (SELECT helix_tenant())', false, false),
         ('llm_usage_daily',            'user_id = (SELECT helix_tenant())', false, false),
         ('llm_usage_monthly',          'user_id = (SELECT helix_tenant())', false, false),
         ('budgets',                    'user_id = (SELECT helix_tenant())', false, true),
         ('budget_periods',             'EXISTS (SELECT FROM budgets AS parent WHERE parent.id = budget_periods.budget_id)', false, true),
         ('budget_reservations',        'EXISTS (SELECT FROM budgets AS parent WHERE parent.id = budget_reservations.budget_id)', false, true),
+        ('rate_windows',               'user_id = (SELECT helix_tenant())', false, true),
+        ('call_holds',                 'EXISTS (SELECT FROM rate_windows AS parent WHERE parent.subject_id = call_holds.subject_id)', false, true),
+        ('call_refusals',              'user_id = (SELECT helix_tenant())', false, true),
+        ('idempotency_keys',           'user_id = (SELECT helix_tenant())', false, true),
         ('tool_audit_log',             'user_id = (SELECT helix_tenant())', false, false),
         ('error_log',                  'user_id = (SELECT helix_tenant())', false, true),
         ('background_tasks',           'user_id = (SELECT helix_tenant())', false, false),
@@ -146,11 +156,17 @@ BEGIN
         ('debate_arguments',           'EXISTS (SELECT FROM debates AS parent WHERE parent.id = debate_arguments.debate_id)', false, false),
         ('debate_votes',               'EXISTS (SELECT FROM debates AS parent WHERE parent.id = debate_votes.debate_id)', false, false),
         ('code_versions',              'EXISTS (SELECT FROM debates AS parent WHERE parent.id = code_versions.debate_id)', false, false),
+        ('debate_events',              'EXISTS (SELECT FROM debates AS parent WHERE parent.id = debate_events.debate_id)', false, false),
+        ('panels',                     'user_id = (SELECT helix_tenant())', true, false),
         ('memories',                   'user_id = (SELECT helix_tenant())', false, false),
         ('memory_entities',            'user_id = (SELECT helix_tenant())', false, false),
         ('memory_entity_mentions',     'user_id = (SELECT helix_tenant())', false, false),
         ('memory_relations',           'user_id = (SELECT helix_tenant())', false, false),
         ('memory_embeddings',          'user_id = (SELECT helix_tenant())', false, false),
+        ('memory_search',              'user_id = (SELECT helix_tenant())', false, false),
+        ('memory_uses',                'user_id = (SELECT helix_tenant())', false, false),
+        ('memory_changes',             'user_id = (SELECT helix_tenant())', false, false),
+        ('memory_tombstones',          'user_id = (SELECT helix_tenant())', false, false),
         ('rag_knowledge',              'user_id = (SELECT helix_tenant())', true, false),
         ('vector_documents',           'user_id = (SELECT helix_tenant())', false, false),
         ('conversations',              'user_id = (SELECT helix_tenant())', false, false),
@@ -158,6 +174,7 @@ BEGIN
         ('conversation_snapshots',     'user_id = (SELECT helix_tenant())', false, false),
         ('conversation_compressions',  'user_id = (SELECT helix_tenant())', false, false),
         ('conversation_replay_stats',  'user_id = (SELECT helix_tenant())', false, false),
+        ('conversation_turns',         'user_id = (SELECT helix_tenant())', false, false),
         ('conversation_context_cache', 'user_id = (SELECT helix_tenant())', false, false),
         ('distributed_memory',         'user_id = (SELECT helix_tenant())', false, false),
         ('distributed_memory_events',  'user_id = (SELECT helix_tenant())', false, false),
@@ -239,10 +256,10 @@ COMMENT ON VIEW rls_gaps IS 'Tables whose tenancy nobody has decided about. Alwa
 
 -- accounts. A tenant changes names and sees its keys, never a hash. Passwords, roles and states are the operator's (log-in and registration run as
 -- helix_operator, before there is a tenant). A key's scopes and limit are fixed when it is made.
-GRANT SELECT (id, username, email, name, role, status, is_active, metadata, created_at, updated_at, last_login), UPDATE (username, email, name, metadata) ON users TO helix_app;
+GRANT SELECT (id, username, email, name, role, status, is_active, metadata, created_at, updated_at, last_login, rate_limit, tokens_per_minute, parallel_max), UPDATE (username, email, name, metadata) ON users TO helix_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON users TO helix_operator;
-GRANT SELECT (id, username, email, name, role, status, is_active, metadata, created_at, updated_at, last_login) ON users TO helix_readonly;
-GRANT SELECT (id, email, role, status, is_active) ON users TO helix_recorder;
+GRANT SELECT (id, username, email, name, role, status, is_active, metadata, created_at, updated_at, last_login, rate_limit, tokens_per_minute, parallel_max) ON users TO helix_readonly;
+GRANT SELECT (id, email, role, status, is_active, rate_limit, tokens_per_minute, parallel_max) ON users TO helix_recorder;
 
 GRANT SELECT (id, user_id, provider_id, context, metadata, memory_id, status, request_count, last_activity, expires_at, revoked_at, created_at),
       INSERT (id, user_id, provider_id, context, metadata, memory_id, expires_at), UPDATE (provider_id, context, metadata, memory_id, status, request_count, last_activity, revoked_at), DELETE
@@ -251,11 +268,11 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON user_sessions TO helix_operator;
 GRANT SELECT (id, user_id, provider_id, context, metadata, memory_id, status, request_count, last_activity, expires_at, revoked_at, created_at) ON user_sessions TO helix_readonly;
 GRANT SELECT (id, user_id, status, expires_at) ON user_sessions TO helix_recorder;
 
-GRANT SELECT (id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at, last_used_at, revoked_at),
+GRANT SELECT (id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at, last_used_at, revoked_at, parent_key_id, ancestor_ids, tokens_per_minute, parallel_max, allowed_models, cache_max_age_s),
       INSERT (id, user_id, key_hash, key_prefix, name, scopes, rate_limit, expires_at), UPDATE (name, status, expires_at, revoked_at)
       ON api_keys TO helix_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys TO helix_operator;
-GRANT SELECT (id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at, last_used_at, revoked_at) ON api_keys TO helix_readonly;
+GRANT SELECT (id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at, last_used_at, revoked_at, parent_key_id, ancestor_ids, tokens_per_minute, parallel_max, allowed_models, cache_max_age_s) ON api_keys TO helix_readonly;
 GRANT SELECT, UPDATE (last_used_at) ON api_keys TO helix_recorder;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON github_credentials TO helix_app, helix_operator;
@@ -268,6 +285,11 @@ GRANT SELECT ON llm_providers, llm_models TO helix_recorder;
 GRANT SELECT, INSERT, UPDATE, DELETE ON provider_configs TO helix_operator;
 GRANT SELECT (id, provider_id, key, encrypted, key_id, created_at, updated_at) ON provider_configs TO helix_readonly;
 GRANT SELECT ON provider_configs TO helix_recorder;
+GRANT SELECT ON provider_health_hours, provider_verifications TO helix_readonly;
+GRANT SELECT, INSERT, UPDATE, DELETE ON provider_health_hours TO helix_operator;
+GRANT SELECT, INSERT, DELETE ON provider_verifications TO helix_operator;
+GRANT SELECT ON llm_routes, llm_route_targets TO helix_app, helix_readonly, helix_recorder;
+GRANT SELECT, INSERT, UPDATE, DELETE ON llm_routes, llm_route_targets TO helix_operator;
 GRANT SELECT ON models_refresh_history TO helix_readonly;
 GRANT SELECT, INSERT, DELETE ON models_refresh_history TO helix_operator;
 
@@ -290,6 +312,8 @@ GRANT UPDATE (status, started_at, completed_at) ON llm_requests TO helix_operato
 GRANT INSERT ON llm_requests, llm_request_bodies, llm_responses, llm_response_bodies, llm_token_usage TO helix_operator, helix_recorder;
 GRANT UPDATE, DELETE ON llm_request_bodies, llm_response_bodies TO helix_operator;
 GRANT SELECT (id, user_id, status, idempotency_key, created_at, started_at, completed_at) ON llm_requests TO helix_recorder;
+-- Which candidate was chosen is the one thing that changes of an answer.
+GRANT SELECT (id, request_id, selected, confidence, error_code), UPDATE (selected, confidence) ON llm_responses TO helix_recorder;
 
 GRANT SELECT ON llm_pricing TO helix_app, helix_readonly, helix_recorder;
 GRANT SELECT, INSERT, UPDATE, DELETE ON llm_pricing TO helix_operator;
@@ -302,7 +326,12 @@ GRANT SELECT ON budgets TO helix_readonly, helix_recorder;
 GRANT SELECT ON budget_periods, budget_reservations TO helix_app, helix_readonly;
 GRANT SELECT, INSERT, UPDATE, DELETE ON budget_periods, budget_reservations TO helix_operator;
 GRANT SELECT, INSERT, UPDATE ON budget_periods TO helix_recorder;
-GRANT SELECT, INSERT, DELETE ON budget_reservations TO helix_recorder;
+GRANT SELECT, INSERT, UPDATE, DELETE ON budget_reservations TO helix_recorder;
+GRANT SELECT ON rate_windows, call_holds, call_refusals TO helix_app, helix_readonly;
+GRANT SELECT (user_id, idempotency_key, request_id, created_at) ON idempotency_keys TO helix_app, helix_readonly;
+GRANT SELECT, INSERT, UPDATE, DELETE ON rate_windows, call_holds, call_refusals, idempotency_keys TO helix_operator;
+GRANT SELECT, INSERT, UPDATE ON rate_windows, call_refusals TO helix_recorder;
+GRANT SELECT, INSERT, UPDATE, DELETE ON call_holds, idempotency_keys TO helix_recorder;
 
 -- tools and errors. The audit log is written and read, by nobody changed.
 GRANT SELECT ON agent_permissions TO helix_app, helix_readonly;
@@ -335,14 +364,20 @@ GRANT SELECT (id, task_id, user_id, event_type, payload, status, attempts, respo
 -- debates. Rounds, arguments, votes and code go with their debate.
 GRANT SELECT, INSERT, UPDATE, DELETE ON debates TO helix_app, helix_operator;
 GRANT SELECT, INSERT, UPDATE ON debate_rounds, debate_arguments, code_versions TO helix_app, helix_operator;
-GRANT SELECT, INSERT ON debate_votes TO helix_app, helix_operator;
-GRANT SELECT ON debates, debate_rounds, debate_arguments, debate_votes, code_versions TO helix_readonly;
+GRANT SELECT, INSERT ON debate_votes, debate_events TO helix_app, helix_operator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON panels TO helix_app, helix_operator;
+GRANT SELECT ON debates, debate_rounds, debate_arguments, debate_votes, code_versions, debate_events, panels TO helix_readonly;
 
 -- memory and knowledge
 GRANT SELECT, INSERT, UPDATE, DELETE ON memories, memory_entities, memory_entity_mentions, memory_relations, memory_embeddings, rag_knowledge, vector_documents TO helix_app, helix_operator;
 GRANT SELECT (id, user_id, session_id, project_id, agent_id, content, memory_type, entities, relationships, speaker, confidence, importance, access_count, last_accessed, source_response_id,
               conversation_id, valid_from, valid_to, merged_into, deleted_at, tags, metadata, created_at, updated_at) ON memories TO helix_readonly;
 GRANT SELECT ON memory_entities, memory_entity_mentions, memory_relations, memory_embeddings, rag_knowledge, vector_documents TO helix_readonly;
+GRANT SELECT, INSERT, UPDATE, DELETE ON memory_search TO helix_app, helix_operator;
+GRANT SELECT, INSERT, UPDATE (undone_at) ON memory_changes TO helix_app, helix_operator;
+-- What was used and what was forgotten are records: added, never changed.
+GRANT SELECT, INSERT ON memory_uses, memory_tombstones TO helix_app, helix_operator;
+GRANT SELECT ON memory_search, memory_uses, memory_changes, memory_tombstones TO helix_readonly;
 
 -- protocols. Credentials of servers are ciphertext for the operator only.
 GRANT SELECT (id, name, type, transport, endpoint, url, port, command, args, capabilities, config, key_id, health_status, last_health_check, enabled, last_sync, created_at, updated_at) ON mcp_servers TO helix_app, helix_readonly;
@@ -355,16 +390,19 @@ GRANT SELECT ON protocol_metrics TO helix_operator;
 -- conversations. Events are only added; everything goes with its conversation.
 GRANT SELECT, INSERT, UPDATE, DELETE ON conversations, conversation_context_cache TO helix_app, helix_operator;
 GRANT SELECT, INSERT ON conversation_events, conversation_compressions TO helix_app, helix_operator;
+GRANT SELECT, INSERT, UPDATE ON conversation_turns TO helix_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON conversation_turns TO helix_operator;
 GRANT SELECT, INSERT, DELETE ON conversation_snapshots, conversation_replay_stats TO helix_app, helix_operator;
-GRANT SELECT ON conversations, conversation_events, conversation_snapshots, conversation_compressions, conversation_replay_stats, conversation_context_cache TO helix_readonly;
+GRANT SELECT ON conversations, conversation_events, conversation_snapshots, conversation_compressions, conversation_replay_stats, conversation_turns, conversation_context_cache TO helix_readonly;
 
 -- distributed memory. Events are only added, and emptied when their memory is forgotten.
 GRANT SELECT, INSERT, UPDATE ON distributed_memory, memory_conflicts, memory_event_checkpoints TO helix_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON distributed_memory, memory_conflicts, memory_event_checkpoints TO helix_operator;
-GRANT SELECT, INSERT, UPDATE (content, embedding, embedding_model, tags, entities, relationships, removed, metadata, redacted_at) ON distributed_memory_events TO helix_app, helix_operator;
+GRANT SELECT, INSERT, UPDATE (content, embedding, embedding_model, tags, entities, relationships, removed, metadata, fields, redacted_at) ON distributed_memory_events TO helix_app, helix_operator;
 GRANT SELECT, INSERT, UPDATE, DELETE ON memory_snapshots, crdt_versions TO helix_app, helix_operator;
 GRANT SELECT ON memory_nodes TO helix_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON memory_nodes, memory_sync_status TO helix_operator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON memory_nodes, memory_sync_status, memory_peers TO helix_operator;
+GRANT SELECT (id, name, url, key_id, node_id, created_at, updated_at) ON memory_peers TO helix_readonly;
 GRANT SELECT ON distributed_memory, distributed_memory_events, memory_snapshots, memory_conflicts, memory_event_checkpoints, memory_nodes, memory_sync_status TO helix_readonly;
 GRANT SELECT (id, memory_id, user_id, node_id, version, vector_clock, crdt_type, crdt_state, created_at) ON crdt_versions TO helix_readonly;
 
@@ -377,6 +415,11 @@ GRANT SELECT ON cross_session_patterns, learned_insights, user_preferences, enti
 -- analytics and projections
 GRANT SELECT, INSERT ON clickhouse_analytics TO helix_app;
 GRANT SELECT, INSERT, UPDATE (exported, exported_at), DELETE ON clickhouse_analytics TO helix_operator;
+-- answers to give again: the recorder writes and forgets, a tenant finds its own.
+GRANT SELECT ON response_cache TO helix_app, helix_operator;
+GRANT SELECT (user_id, request_id, response_id, created_at, expires_at) ON response_cache TO helix_readonly;
+GRANT DELETE ON response_cache TO helix_operator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON response_cache TO helix_recorder;
 GRANT SELECT ON streaming_analytics TO helix_app;
 GRANT SELECT, INSERT, DELETE ON streaming_analytics TO helix_operator;
 GRANT INSERT ON streaming_analytics TO helix_recorder;
@@ -392,7 +435,7 @@ GRANT SELECT ON mv_provider_performance, mv_mcp_server_health, mv_request_analyt
 -- Views are security_invoker: what they show is what the reader may see beneath.
 GRANT SELECT ON llm_calls, providers, sessions, completions, debate_logs, debate_sessions, debate_turns, cognee_memories, cognee_entities, cognee_graphs, acp_servers, memory_events,
                 learned_patterns, conversation_messages, spend_by_day, spend_by_project, current_prices, slow_requests, provider_stream_metrics, stream_timing, conversation_analytics,
-                recent_errors, task_queue, debate_round_analytics TO helix_app, helix_operator, helix_readonly;
+                recent_errors, task_queue, debate_round_analytics, debate_value TO helix_app, helix_operator, helix_readonly;
 GRANT SELECT ON table_sizes, unused_indexes, rls_gaps TO helix_operator, helix_readonly;
 
 -- Functions. All but one run with the rights of their caller, so what they reach is decided above. The one that does not, and those that only call it, are the operator's;

@@ -19,11 +19,15 @@ CREATE TABLE users (
     created_at    timestamptz  NOT NULL DEFAULT now(),
     updated_at    timestamptz  NOT NULL DEFAULT now(),
     last_login    timestamptz,
+    rate_limit        integer,
+    tokens_per_minute integer,
+    parallel_max      integer,
     CONSTRAINT users_pkey PRIMARY KEY (id),
     CONSTRAINT users_username_key UNIQUE (username),
     CONSTRAINT users_email_key UNIQUE (email),
     CONSTRAINT users_role_check CHECK (role IN ('user', 'admin', 'service')),
     CONSTRAINT users_status_check CHECK (status IN ('active', 'suspended', 'deleted')),
+    CONSTRAINT users_limits_check CHECK (rate_limit >= 0 AND tokens_per_minute >= 0 AND parallel_max >= 0),
     CONSTRAINT users_metadata_check CHECK (jsonb_typeof(metadata) = 'object')
 );
 
@@ -35,6 +39,9 @@ COMMENT ON COLUMN users.role IS 'user, admin (may use the admin API) or service 
 COMMENT ON COLUMN users.status IS 'active; suspended (refused, can come back); deleted (refused, waits for erasure).';
 COMMENT ON COLUMN users.is_active IS 'Derived: status = active. The name one seed uses.';
 COMMENT ON COLUMN users.last_login IS 'Last successful login with a password; NULL before the first.';
+COMMENT ON COLUMN users.rate_limit IS 'Requests per minute of all the user''s keys and logins together; NULL: only each key''s own limit.';
+COMMENT ON COLUMN users.tokens_per_minute IS 'Tokens per minute, all together; NULL: no limit.';
+COMMENT ON COLUMN users.parallel_max IS 'Calls under way at once, all together; NULL: no limit.';
 
 -- Is this address taken, in whatever case it was typed? (log-in and registration; idx_users_email would only repeat users_email_key)
 CREATE UNIQUE INDEX users_email_lower_key ON users (lower(email));
@@ -108,6 +115,14 @@ CREATE TABLE api_keys (
     expires_at   timestamptz,
     last_used_at timestamptz,
     revoked_at   timestamptz,
+    parent_key_id     uuid,
+    ancestor_ids      uuid[]  NOT NULL DEFAULT '{}',
+    tokens_per_minute integer,
+    parallel_max      integer,
+    allowed_models    text[],
+    cache_max_age_s   integer,
+    previous_hash     bytea,
+    previous_until    timestamptz,
     CONSTRAINT api_keys_pkey PRIMARY KEY (id),
     CONSTRAINT api_keys_key_hash_key UNIQUE (key_hash),
     CONSTRAINT api_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE,
@@ -116,6 +131,13 @@ CREATE TABLE api_keys (
         'completions', 'embeddings', 'models', 'debates', 'memories', 'knowledge', 'conversations', 'tasks', 'projects',
         'prompts', 'tools', 'usage', 'admin']::text[]),
     CONSTRAINT api_keys_rate_limit_check CHECK (rate_limit >= 0),
+    CONSTRAINT api_keys_limits_check CHECK (tokens_per_minute >= 0 AND parallel_max >= 0),
+    CONSTRAINT api_keys_previous_hash_key UNIQUE (previous_hash),
+    CONSTRAINT api_keys_previous_check CHECK (octet_length(previous_hash) = 32 AND (previous_hash IS NULL) = (previous_until IS NULL)),
+    CONSTRAINT api_keys_cache_max_age_s_check CHECK (cache_max_age_s >= 0),
+    CONSTRAINT api_keys_parent_key_id_fkey FOREIGN KEY (parent_key_id) REFERENCES api_keys (id) ON DELETE CASCADE,
+    CONSTRAINT api_keys_ancestors_check CHECK (cardinality(ancestor_ids) <= 8
+        AND ancestor_ids[cardinality(ancestor_ids)] IS NOT DISTINCT FROM parent_key_id),
     CONSTRAINT api_keys_status_check CHECK (status IN ('active', 'revoked', 'expired')),
     CONSTRAINT api_keys_revoked_check CHECK (status <> 'revoked' OR revoked_at IS NOT NULL)
 );
@@ -128,6 +150,14 @@ COMMENT ON COLUMN api_keys.rate_limit IS 'Requests per minute; 0 refuses all.';
 COMMENT ON COLUMN api_keys.status IS 'active, revoked, or expired (set by the sweeper; an active key past expires_at is refused all the same).';
 COMMENT ON COLUMN api_keys.expires_at IS 'Refused from this moment on; NULL never expires.';
 COMMENT ON COLUMN api_keys.last_used_at IS 'Last use, to the minute.';
+COMMENT ON COLUMN api_keys.parent_key_id IS 'The key this one was made with; it can do no more than that one, and ends with it. NULL: made with a login or a command.';
+COMMENT ON COLUMN api_keys.ancestor_ids IS 'All keys it descends from, the oldest first; calls count against the limits and budgets of each of them.';
+COMMENT ON COLUMN api_keys.tokens_per_minute IS 'Tokens per minute; NULL: no limit.';
+COMMENT ON COLUMN api_keys.parallel_max IS 'Calls under way at once; NULL: no limit.';
+COMMENT ON COLUMN api_keys.allowed_models IS 'Patterns of the models the key may call (* stands for any characters); NULL: every model.';
+COMMENT ON COLUMN api_keys.cache_max_age_s IS 'How old an answer out of the response cache may be; 0: never from the cache; NULL: as the route says.';
+COMMENT ON COLUMN api_keys.previous_hash IS 'SHA-256 of the key that was replaced by the last rotation. Never shown.';
+COMMENT ON COLUMN api_keys.previous_until IS 'Until when the replaced key still opens the door.';
 
 -- A revoked key stays revoked, whoever writes the row: a tenant may update its own keys, but not bring one back.
 CREATE FUNCTION helix_refuse_unrevoke() RETURNS trigger
@@ -146,6 +176,10 @@ CREATE TRIGGER api_keys_refuse_unrevoke BEFORE UPDATE OF status, revoked_at, key
 
 -- Which keys does this user have? (idx_api_keys_key_hash would only repeat api_keys_key_hash_key)
 CREATE INDEX idx_api_keys_user_id ON api_keys (user_id);
+-- Which keys were made with this one, directly or not?
+CREATE INDEX api_keys_ancestor_ids_idx ON api_keys USING gin (ancestor_ids);
+-- Which keys were made with this one? (deleting it)
+CREATE INDEX api_keys_parent_key_id_idx ON api_keys (parent_key_id) WHERE parent_key_id IS NOT NULL;
 -- Which keys are revoked or expired?
 CREATE INDEX idx_api_keys_status ON api_keys (status);
 

@@ -54,6 +54,10 @@ def _row(tenants: Tenants, table: str, i: int) -> dict[str, Any]:
     row = tenants.shape.row(table, i, tenants.rows)
     if "task_id" in row:  # not always a foreign key
         row["task_id"] = tenants.rows.made["background_tasks"][i]["id"]
+    if table == "llm_responses":  # made beside its request
+        row["id"] = row["request_id"][:14] + row["id"][14:]
+    if table == "llm_response_bodies":
+        row["request_id"] = row["response_id"][:14] + row["request_id"][14:]
     if table == "entity_cooccurrences":
         own = str(tenants.rows.made["memory_entities"][i]["id"])
         pair = sorted([own, str(tenants.partners[i % _TENANTS])])

@@ -32,10 +32,14 @@ from tests.schema.tenants import A, Tenants
 
 CLOSED_SETS = {
     "streaming_analytics.event_type": "first_token chunk completed failed cancelled",
+    "backup_runs.action": "create verify restore",
+    "backup_runs.status": "succeeded failed",
+    "backup_runs.method": "logical physical",
     "acp_agents.health_status": "healthy degraded unhealthy unknown",
     "acp_agents.type": "local remote",
     "api_keys.status": "active revoked expired",
-    "budgets.period": "day month",
+    "budgets.period": "day month total",
+    "call_refusals.reason": "rate_limited budget_exceeded key_reused revoked",
     "budgets.scope": "user api_key project agent",
     "code_versions.validation_status": "pending passed failed",
     "conversation_compressions.compression_type": "window_summary entity_graph full hybrid",
@@ -53,11 +57,21 @@ CLOSED_SETS = {
         "user_intent debate_strategy entity_cooccurrence user_preference conversation_flow "
         "provider_performance"
     ),
-    "debate_arguments.role": "proponent opponent moderator synthesizer",
+    "debate_arguments.confidence_source": "self_reported vote_share judge",
+    "debate_arguments.role": (
+        "proponent opponent moderator synthesizer debater critic defender judge researcher"
+    ),
     "debate_arguments.validation_status": "pending passed failed",
     "debate_rounds.status": "pending running completed failed cancelled",
-    "debates.protocol": "cpde dpde adaptive",
+    "debate_events.event_type": (
+        "started resumed round_started baseline argued substituted silent voted ballot_refused "
+        "round_ended validating validated concluded completed failed cancelled code_recorded"
+    ),
+    "debates.confidence_source": "self_reported vote_share judge",
+    "debates.protocol": "cpde dpde adaptive round_robin all_see_all critic_defender judge",
+    "panels.kind": "ensemble debate",
     "debates.status": "pending running validating completed failed cancelled",
+    "debates.stop_reason": "rounds agreement convergence budget time calls",
     "debates.topology": "graph_mesh star chain tree",
     "debates.voting_method": "weighted majority borda condorcet plurality unanimous",
     "distributed_memory_events.event_type": "created updated deleted merged",
@@ -65,15 +79,17 @@ CLOSED_SETS = {
     "learned_insights.impact": "high medium low",
     "learning_statistics.aggregation_period": "hourly daily weekly all_time",
     "llm_providers.health_status": "healthy degraded unhealthy unknown",
-    "llm_providers.protocol": "openai anthropic gemini mock",
+    "llm_providers.protocol": "openai anthropic gemini ollama mock",
     "llm_providers.provider_type": "api_key oauth free",
     "llm_requests.request_type": "completion chat embedding vision moderation response message",
     "llm_requests.status": "pending running completed failed",
+    "llm_routes.strategy": "priority weighted latency round_robin sticky quality",
     "llm_responses.status": "completed failed cancelled interrupted",
     "lsp_servers.health_status": "healthy degraded unhealthy unknown",
     "mcp_servers.health_status": "healthy degraded unhealthy unknown",
     "mcp_servers.transport": "stdio sse streamable_http websocket",
     "mcp_servers.type": "local remote",
+    "memory_changes.change": "merged ended",
     "memory_conflicts.conflict_type": "version_conflict concurrent_update",
     "memory_conflicts.resolution_strategy": "last_write_wins merge_all custom",
     "memory_nodes.node_type": "primary replica worker",
@@ -88,6 +104,7 @@ CLOSED_SETS = {
     "protocol_cache.protocol": "mcp lsp acp embedding",
     "protocol_metrics.protocol": "mcp lsp acp embedding",
     "protocol_metrics.status": "success error timeout",
+    "rag_knowledge.quality_by": "rule manual",
     "rag_knowledge.source": "manual checkpoint agent_learning",
     "task_controls.scope": "queue type",
     "task_events.event_type": (
@@ -111,11 +128,13 @@ ZERO_TO_ONE = """
     code_versions.quality_score code_versions.test_pass_rate
     conversation_compressions.quality_score conversation_flow_patterns.success_rate
     cross_session_patterns.confidence debate_arguments.confidence debate_arguments.quality_score
-    debate_rounds.agreement debate_strategy_success.avg_confidence debate_votes.confidence
+    debate_rounds.agreement debate_rounds.convergence
+    debate_strategy_success.avg_confidence debate_votes.confidence
     debates.confidence distributed_memory.importance distributed_memory_events.importance
     entity_cooccurrences.confidence knowledge_accumulation.confidence
     learned_insights.confidence llm_responses.confidence memories.confidence memories.importance
-    memory_entities.importance memory_relations.strength rag_knowledge.quality_score
+    memory_entities.importance memory_relations.strength provider_verifications.availability
+    provider_verifications.correctness provider_verifications.speed rag_knowledge.quality_score
     user_preferences.confidence
 """.split()
 ZERO_TO_HUNDRED = """
@@ -127,7 +146,8 @@ NOT_NEGATIVE = """
     api_keys.rate_limit background_tasks.attempt background_tasks.blocked_by
     background_tasks.fencing_token background_tasks.lost_count background_tasks.max_retries
     background_tasks.retry_count background_tasks.retry_delay_seconds
-    background_tasks.spend_cap_usd budget_periods.reserved_usd budget_periods.settled_usd
+    background_tasks.spend_cap_usd backup_runs.duration_ms
+    backup_runs.size_bytes budget_periods.reserved_usd budget_periods.settled_usd
     budget_reservations.amount_usd budgets.limit_usd code_versions.round_number
     conversation_compressions.compressed_message_count
     conversation_compressions.compressed_tokens
@@ -140,13 +160,19 @@ NOT_NEGATIVE = """
     conversation_replay_stats.messages_replayed conversation_replay_stats.replay_duration_ms
     conversation_snapshots.entity_count conversation_snapshots.message_count
     conversation_snapshots.sequence_number conversation_snapshots.size_bytes
-    conversation_snapshots.total_tokens conversations.last_sequence debate_arguments.latency_ms
+    conversation_snapshots.total_tokens conversation_turns.attempts conversation_turns.events
+    conversation_turns.injected_tokens conversations.last_sequence debate_arguments.latency_ms
+    debate_events.round_number debates.event_count
     debate_arguments.round_number debate_arguments.tokens_used debate_arguments.turn_number
     debate_strategy_success.avg_response_time_ms debate_strategy_success.success_count
     debate_strategy_success.total_attempts debate_votes.round_number debate_votes.weight
-    distributed_memory.access_count distributed_memory.hlc
+    distributed_memory.access_count distributed_memory.hlc distributed_memory.hlc_seen
+    distributed_memory_events.access_total
     distributed_memory_events.access_delta distributed_memory_events.hlc error_log_summary.count
     llm_models.context_window llm_models.max_tokens llm_providers.priority
+    llm_route_targets.position llm_route_targets.priority llm_route_targets.weight
+    provider_health_hours.first_ms_sum provider_verifications.duration_ms
+    provider_verifications.tokens
     llm_providers.response_time llm_providers.total_models llm_providers.weight
     llm_request_bodies.body_bytes llm_responses.chunk_count llm_responses.cost_usd
     llm_responses.first_token_ms llm_responses.latency_ms llm_token_usage.cost_usd
@@ -162,15 +188,18 @@ NOT_NEGATIVE = """
     streaming_analytics.chunk_number streaming_analytics.latency_ms
     streaming_analytics.max_gap_ms streaming_analytics.tokens_delta
     task_execution_history.duration_ms tool_audit_log.duration_ms user_sessions.request_count
-    vector_documents.chunk_number webhook_deliveries.attempts
+    vector_documents.analysis_version vector_documents.chunk_number
+    vector_documents.token_count webhook_deliveries.attempts
 """.split()
 AT_LEAST_ONE = """
     code_versions.version_number conversation_compressions.from_sequence
     conversation_events.sequence_number conversation_flow_patterns.frequency
-    crdt_versions.version cross_session_patterns.frequency debate_rounds.round_number
+    crdt_versions.version cross_session_patterns.frequency debate_events.sequence
+    debate_rounds.round_number
     distributed_memory.version distributed_memory_events.version
     entity_cooccurrences.cooccurrence_count knowledge_accumulation.verification_count
-    llm_benchmarks.rank llm_responses.attempt streaming_analytics.chunks
+    memory_search.version memory_uses.rank llm_benchmarks.rank llm_responses.attempt
+    streaming_analytics.chunks rag_knowledge.version
     task_controls.concurrency_max task_execution_history.attempt task_workers.concurrency
     user_preferences.frequency
 """.split()
@@ -187,8 +216,10 @@ JSON_ARRAYS = """
     user_preferences.examples
 """.split()
 JSON_OBJECTS = """
-    clickhouse_analytics.event_data conversation_events.event_data crdt_versions.vector_clock
+    clickhouse_analytics.event_data conversation_events.event_data conversation_turns.injected
+    crdt_versions.vector_clock
     distributed_memory.vector_clock distributed_memory_events.metadata
+    distributed_memory.fields distributed_memory_events.fields
     distributed_memory_events.removed distributed_memory_events.vector_clock
     memory_event_checkpoints.vector_clock memory_nodes.vector_clock
     memory_snapshots.vector_clock user_sessions.context user_sessions.metadata users.metadata
@@ -197,6 +228,14 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(ZERO_TO_ONE, (-0.0001, 1.1)),
     **dict.fromkeys(ZERO_TO_HUNDRED, (-0.01, 100.01)),
     "llm_providers.verification_score": (-0.01, 10.01),
+    "provider_verifications.score": (-0.01, 10.01),
+    "llm_routes.retries_max": (-1, 21),
+    **dict.fromkeys(
+        [f"llm_routes.{w}_ms" for w in ("connect", "first_token", "between_tokens", "total")],
+        (0, 86_400_001),
+    ),
+    "llm_routes.retry_after_max_ms": (-1, 3_600_001),
+    "llm_routes.cache_s": (-1, 2_592_001),
     "conversation_context_cache.ttl": (0, 86_401),
     "embedding_config.dimension": (0, 16_001),
     "mcp_servers.port": (0, 65_536),
@@ -232,6 +271,15 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("acp_agents_credentials_check", {"credentials": None, "key_id": "k1"}),
     ("acp_agents_target_check", {"type": "local", "command": None}),
     ("acp_agents_target_check", {"type": "remote", "endpoint": None}),
+    ("api_keys_cache_max_age_s_check", {"cache_max_age_s": -1}),
+    ("api_keys_ancestors_check", {"parent_key_id": AN_ID, "ancestor_ids": []}),
+    ("api_keys_ancestors_check", {"parent_key_id": None, "ancestor_ids": [AN_ID]}),
+    ("api_keys_ancestors_check", {"parent_key_id": AN_ID, "ancestor_ids": [AN_ID] * 9}),
+    ("api_keys_limits_check", {"tokens_per_minute": -1}),
+    ("api_keys_limits_check", {"parallel_max": -1}),
+    ("api_keys_previous_check", {"previous_hash": SHORT}),
+    ("api_keys_previous_check", {"previous_hash": None}),
+    ("api_keys_previous_check", {"previous_until": None}),
     ("api_keys_key_hash_check", {"key_hash": SHORT}),
     ("api_keys_key_hash_check", {"key_hash": LONG}),
     ("api_keys_revoked_check", {"status": "revoked", "revoked_at": None}),
@@ -242,6 +290,10 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("budgets_target_check", {"scope": "api_key", "api_key_id": None}),
     ("budgets_target_check", {"scope": "user", "agent_id": "planner"}),
     ("budgets_target_check", {"scope": "project", "agent_id": "planner"}),
+    ("call_holds_counts_check", {"tokens": -1}),
+    ("call_holds_counts_check", {"tokens_used": -1}),
+    ("call_holds_counts_check", {"parallel": 2}),
+    ("call_refusals_refused_count_check", {"refused_count": -1}),
     ("clickhouse_analytics_exported_check", {"exported": True, "exported_at": None}),
     ("clickhouse_analytics_exported_check", {"exported": False, "exported_at": LATE}),
     ("conversation_compressions_sequence_check", {"from_sequence": 3, "to_sequence": 2}),
@@ -265,10 +317,16 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("entity_cooccurrences_order_check", {"entity1_id": ANOTHER_ID, "entity2_id": AN_ID}),
     ("entity_cooccurrences_order_check", {"entity1_id": AN_ID, "entity2_id": AN_ID}),
     ("entity_cooccurrences_seen_check", {"first_seen": LATE, "last_seen": EARLY}),
+    ("idempotency_keys_body_sha256_check", {"body_sha256": SHORT}),
     ("learning_statistics_period_check", {"period_start": LATE, "period_end": LATE}),
     ("llm_providers_enabled_models_check", {"enabled_models": -1, "total_models": 2}),
     ("llm_providers_enabled_models_check", {"enabled_models": 3, "total_models": 2}),
     ("llm_response_bodies_month_check", {"response_id": AN_ID, "request_id": ANOTHER_ID}),
+    ("llm_responses_gaps_check", {"gap_p50_ms": -1}),
+    ("llm_responses_gaps_check", {"gap_p50_ms": 2, "gap_p95_ms": 1}),
+    ("llm_responses_gaps_check", {"gap_p95_ms": 2, "gap_max_ms": 1}),
+    ("response_cache_key_check", {"key": SHORT}),
+    ("response_cache_expires_at_check", {"created_at": LATE, "expires_at": EARLY}),
     ("llm_responses_month_check", {"id": AN_ID, "request_id": ANOTHER_ID}),
     ("llm_usage_monthly_month_check", {"month": "2026-01-02"}),
     ("matview_refresh_state_refresh_every_check", {"refresh_every": "59 seconds"}),
@@ -277,6 +335,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("mcp_servers_target_check", {"type": "local", "command": None}),
     ("mcp_servers_target_check", {"type": "remote", "endpoint": None}),
     ("memories_merged_into_check", {"id": AN_ID, "merged_into": AN_ID}),
+    ("memory_changes_into_check", {"change": "merged", "into_id": None}),
     ("memories_valid_check", {"valid_from": LATE, "valid_to": EARLY}),
     ("memory_conflicts_resolved_check", {"resolved_at": None, "resolution_strategy": "custom"}),
     ("memory_conflicts_resolved_check", {"resolved_at": LATE, "resolution_strategy": None}),
@@ -289,11 +348,32 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("prompts_version_check", {"version": "v1.2.3"}),
     ("prompts_version_check", {"version": "1.2.3 "}),
     ("prompts_version_check", {"version": "1.2.3-"}),
+    ("debate_votes_refusal_check", {"is_valid": False, "refusal": None, "ranking": []}),
+    ("debate_votes_refusal_check", {"is_valid": False, "refusal": "why", "ranking": ["a"]}),
+    ("panels_name_check", {"name": "with/slash"}),
+    ("panels_name_check", {"name": "Upper"}),
+    ("panels_name_check", {"name": "fast\n"}),
+    ("llm_routes_name_check", {"name": "with/slash"}),
+    ("llm_routes_name_check", {"name": ""}),
+    ("llm_routes_name_check", {"name": "fast\n"}),
+    ("provider_health_hours_probes_failed_check", {"probes": 1, "probes_failed": 2}),
+    ("provider_health_hours_probes_failed_check", {"probes": 1, "probes_failed": -1}),
+    ("provider_health_hours_calls_failed_check", {"calls": 1, "calls_failed": 2}),
+    ("provider_health_hours_calls_failed_check", {"calls": 1, "calls_failed": -1}),
     ("provider_configs_key_id_check", {"encrypted": True, "key_id": None}),
     ("provider_configs_key_id_check", {"encrypted": False, "key_id": "k1", "key": "region"}),
     ("provider_configs_secret_check", {"encrypted": False, "key_id": None, "key": "API_KEY"}),
     ("provider_configs_secret_check", {"encrypted": False, "key_id": None, "key": "authToken"}),
+    ("rag_knowledge_chunking_check", {"chunk_tokens": 0, "overlap_tokens": 0}),
+    ("rag_knowledge_chunking_check", {"chunk_tokens": 9, "overlap_tokens": -1}),
+    ("rag_knowledge_chunking_check", {"chunk_tokens": 9, "overlap_tokens": 9}),
     ("rag_knowledge_embedding_check", {"embedding": None, "embedding_config_id": AN_ID}),
+    ("rate_windows_counts_check", {"requests": -1}),
+    ("rate_windows_counts_check", {"tokens": -1}),
+    ("rate_windows_counts_check", {"parallel": -1}),
+    ("rag_knowledge_source_hash_check", {"source_hash": SHORT}),
+    ("rag_knowledge_source_hash_check", {"source_hash": LONG}),
+    ("quarantines_released_at_check", {"quarantined_at": LATE, "released_at": EARLY}),
     ("rls_exempt_tables_reason_check", {"reason": "because"}),
     ("task_claims_gaps_check", {"gap_xids": ["1"], "gap_dones": [], "gap_uptos": []}),
     ("task_controls_limits_check", {"scope": "queue", "concurrency_max": 1}),
@@ -301,7 +381,16 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("task_controls_rate_check", {"scope": "type", "rate_max": 0, "rate_period_s": 1}),
     ("task_unique_keys_expires_at_check", {"held_while": "period", "expires_at": None}),
     ("user_sessions_token_hash_check", {"token_hash": SHORT}),
+    ("users_limits_check", {"rate_limit": -1}),
+    ("users_limits_check", {"tokens_per_minute": -1}),
+    ("users_limits_check", {"parallel_max": -1}),
     ("vector_documents_embedding_check", {"embedding": None, "embedding_config_id": AN_ID}),
+    ("vector_documents_pages_check", {"first_page": 2, "last_page": 1}),
+    ("vector_documents_pages_check", {"first_page": 0, "last_page": 1}),
+    ("vector_documents_pages_check", {"first_page": 1, "last_page": None}),
+    ("vector_documents_place_check", {"start_char": 5, "end_char": 5}),
+    ("vector_documents_place_check", {"start_char": -1, "end_char": 5}),
+    ("vector_documents_place_check", {"start_char": None, "end_char": 5}),
     ("webhook_deliveries_delivered_check", {"status": "delivered", "delivered_at": None}),
     ("webhook_deliveries_delivered_check", {"status": "pending", "delivered_at": LATE}),
 ]

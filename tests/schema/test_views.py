@@ -87,7 +87,7 @@ CALL_COLUMNS = (
 REPORTS = (
     "llm_calls spend_by_day spend_by_project current_prices slow_requests provider_stream_metrics "
     "stream_timing conversation_analytics conversation_messages recent_errors task_queue "
-    "debate_round_analytics"
+    "debate_round_analytics debate_value"
 ).split()
 
 

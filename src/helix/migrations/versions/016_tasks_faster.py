@@ -4,4 +4,4 @@ What it does: ../sql/ beside this file's name, .up.sql and .down.sql.
 """
 
 revision = "016"
-down_revision = "014"
+down_revision = "015"
