@@ -48,6 +48,11 @@ class OpenAIUpstream:
         self._writers: set[Writer] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def calls(self) -> list[Seen]:
+        """The calls among what was seen; the rest are probes and lists of models."""
+        return [one for one in self.seen if one.body]
+
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26)
 
@@ -397,7 +402,86 @@ async def long_head(_: OpenAIUpstream, __: Seen, writer: Writer) -> None:
         await send(writer, b"HTTP/1.1 200 OK\r\nx-pad: " + b"y" * 1_000_000 + b"\r\n\r\n")
 
 
+def fails_first(times: int, fault: Behaviour) -> Behaviour:
+    """A fault for the first calls of the model, then the right answer."""
+
+    async def behave(upstream: OpenAIUpstream, seen: Seen, writer: Writer) -> None:
+        model = seen.json["model"]
+        earlier = sum(one.json["model"] == model for one in upstream.calls) - 1
+        await (fault if earlier < times else ok)(upstream, seen, writer)
+
+    return behave
+
+
+async def bare_done(_: OpenAIUpstream, seen: Seen, writer: Writer) -> None:
+    """A stream that says it is over and nothing else; a whole answer of no bytes."""
+    if streams(seen):
+        await stream(seen, writer, [b"data: [DONE]\n\n"])
+    else:
+        await whole(writer, 200, b"")
+
+
+async def role_then_rst(_: OpenAIUpstream, seen: Seen, writer: Writer) -> None:
+    """Breaks off before the first content, after the chunk that names the role."""
+    await begin(writer)
+    await piece(seen, writer, events(seen)[0])
+    writer.transport.abort()
+
+
+async def role_then_silence(upstream: OpenAIUpstream, seen: Seen, writer: Writer) -> None:
+    """Names the role and sends comments, but never any content."""
+    await begin(writer)
+    await piece(seen, writer, events(seen)[0])
+    while not upstream.go_on.is_set():
+        await piece(seen, writer, b": thinking\n\n")
+        await asyncio.sleep(0.05)
+
+
+async def content_then_comments(upstream: OpenAIUpstream, seen: Seen, writer: Writer) -> None:
+    """One word, then only comments."""
+    await begin(writer)
+    await piece(seen, writer, events(seen)[0] + events(seen)[1])
+    while not upstream.go_on.is_set():
+        await piece(seen, writer, b": still here\n\n")
+        await asyncio.sleep(0.05)
+
+
+async def tiny_chunks(_: OpenAIUpstream, seen: Seen, writer: Writer) -> None:
+    """Fifty thousand chunks of a letter."""
+    told = events(seen)
+    await begin(writer)
+    letter = chunk(seen, {"content": "x"})
+    await piece(seen, writer, told[0])
+    for _number in range(100):
+        await piece(seen, writer, letter * 500)
+    for event in told[-3:] if b"usage" in told[-2] else told[-2:]:
+        await piece(seen, writer, event)
+    await end(writer)
+
+
+async def slow_body(upstream: OpenAIUpstream, seen: Seen, writer: Writer) -> None:
+    """A byte now and then: never silent, never done."""
+    data = b"".join(events(seen)) if streams(seen) else json.dumps(answer(seen)).encode()
+    kind = "text/event-stream" if streams(seen) else "application/json"
+    await send(writer, head(200, {"content-type": kind, "content-length": str(len(data))}))
+    for number in range(len(data)):
+        if upstream.go_on.is_set():
+            return
+        await send(writer, data[number : number + 1])
+        await asyncio.sleep(0.05)
+
+
 FAULTS: dict[str, Behaviour] = {
+    "bare-done": bare_done,
+    "content-then-comments": content_then_comments,
+    "empty-then-ok": fails_first(1, bare_done),
+    "429-then-ok": fails_first(1, refuses(429, "slow down", {"retry-after": "1"})),
+    "500-then-ok": fails_first(2, refuses(500, "it is broken")),
+    "503-always": refuses(503, headers={"retry-after": "3600"}),
+    "role-then-rst": role_then_rst,
+    "role-then-silence": role_then_silence,
+    "slow-body": slow_body,
+    "tiny-chunks": tiny_chunks,
     "400": refuses(400, "bad temperature", param="temperature", code="invalid_value"),
     "401": refuses(401, "Incorrect API key provided: sk-proj-abcdefgh12345678"),
     "404": refuses(404, "no such model"),

@@ -19,6 +19,7 @@ from helix.providers.store import Store, credential_context
 from helix.providers.types import Wire
 from tests.fakes.openai_upstream import OpenAIUpstream
 
+URL = "http://127.0.0.1:1/v1"
 KEY = "sk-the-secret-of-a-provider"
 
 
@@ -36,7 +37,7 @@ async def add(conn: Connection, store: Store, name: str, **fields: Any) -> UUID:
     provider_id = uuid4()
     given: dict[str, Any] = {
         "wire": Wire.OPENAI,
-        "base_url": "http://127.0.0.1:1/v1",
+        "base_url": URL,
         "api_key": KEY,
         "models": ["m1", "m2"],
         **fields,
@@ -52,9 +53,9 @@ async def test_key_is_ciphertext_bound_to_its_row(
     rows = await owner.fetch("SELECT provider_id, value, key_id FROM provider_configs")
     sealed = {row["provider_id"]: row["value"] for row in rows}
     assert all(KEY not in row["value"] and row["key_id"] == keyring.key_id for row in rows)
-    assert keyring.decrypt(sealed[one], context=credential_context(one)) == KEY
+    assert keyring.decrypt(sealed[one], context=credential_context(one, URL)) == KEY
     with pytest.raises(SecretUnreadable):
-        keyring.decrypt(sealed[one], context=credential_context(other))
+        keyring.decrypt(sealed[one], context=credential_context(other, URL))
     registry = await store.load(owner)
     assert registry.providers["one"].api_key == KEY
     assert KEY not in repr(registry)
@@ -141,7 +142,7 @@ async def test_mock_is_always_there_and_settings_name_the_rest(
     assert registry.providers["mock"].models == set(MOCK_MODELS)
     assert registry.providers["openai"].base_url == "https://api.openai.com/v1"
     assert registry.providers["openai"].api_key == KEY
-    assert registry.providers["ollama"].base_url == "http://127.0.0.1:11434/v1"
+    assert registry.providers["ollama"].base_url == "http://127.0.0.1:11434"
     assert registry.providers["ollama"].api_key is None
 
 

@@ -1,5 +1,9 @@
 """Calling providers over HTTP/1.1: pooled connections, every wait and every size bounded.
 
+A name is resolved once for a connection, every address that came is looked at (addresses.py), and
+the connection is made to one of those very addresses: there is no second resolution that could
+answer otherwise. A key goes to the host of its own provider alone, since no redirect is followed.
+
 A small client of our own on httptools, the parser that uvicorn runs on: a call costs a fifth of the
 CPU of aiohttp's (ADR 0014). It does what calling providers needs and no more. No redirect is
 followed and nothing is unpacked: a provider that compresses although it was told not to is refused,
@@ -11,6 +15,7 @@ one timer looks at all of them ten times a second.
 """
 
 import asyncio
+import socket
 import ssl
 from collections import defaultdict, deque
 from collections.abc import Mapping
@@ -22,12 +27,14 @@ import httptools
 
 from helix.core.config import Settings
 from helix.core.errors import HelixError
+from helix.providers.addresses import refusal_of_address
 from helix.providers.errors import (
     UpstreamBroken,
     UpstreamTimeout,
     UpstreamTooLarge,
     UpstreamUnreachable,
 )
+from helix.providers.types import AS_SET, Timeouts
 
 __all__ = ["HttpClient", "HttpLimits", "HttpReply", "Target"]
 
@@ -59,6 +66,20 @@ class HttpLimits:
             settings.answer_bytes_max,
         )
 
+    def within(self, timeouts: Timeouts) -> "HttpLimits":
+        """Return these limits with what a call says instead; None leaves a limit as it is."""
+        connect_s, first_s, between_s = (
+            timeouts.connect_s,
+            timeouts.first_byte_s,
+            timeouts.between_s,
+        )
+        return HttpLimits(
+            self.connect_timeout_s if connect_s is None else connect_s,
+            self.first_byte_timeout_s if first_s is None else first_s,
+            self.between_bytes_timeout_s if between_s is None else between_s,
+            self.answer_bytes_max,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -69,11 +90,15 @@ class Target:
     port: int
     tls: bool
     head: bytes = field(repr=False)
+    private: bool = True
 
     @classmethod
-    def of(cls, name: str, method: str, url: str, headers: Mapping[str, str]) -> "Target":
+    def of(
+        cls, name: str, method: str, url: str, headers: Mapping[str, str], *, private: bool = True
+    ) -> "Target":
         """Return the target of requests to `url` of the provider `name`.
 
+        `private` lets it stand at a loopback or private address.
         Raises ValueError for a URL or a header that cannot be sent.
         """
         parts = urlsplit(url)
@@ -90,7 +115,7 @@ class Target:
         lines += [f"{key}: {value}" for key, value in headers.items()]
         if any(not line.isprintable() for line in lines):
             raise ValueError("a header holds what cannot be sent")
-        return cls(name, host, port, tls, ("\r\n".join(lines) + "\r\n").encode("latin-1"))
+        return cls(name, host, port, tls, ("\r\n".join(lines) + "\r\n").encode("latin-1"), private)
 
 
 class _Connection(asyncio.Protocol):
@@ -153,7 +178,7 @@ class _Connection(asyncio.Protocol):
         self.transport.abort()
 
 
-_Key = tuple[str, int, bool]
+_Key = tuple[str, int, bool, bool]
 
 
 class _Refused(Exception):
@@ -217,7 +242,7 @@ class HttpReply:
         if self._connection is None:
             return
         status, stays = self._connection.head_of()
-        if status >= 200:
+        if status >= 200:  # 101 cannot come: the parser raises for a change of protocol
             self.status, self.stays = status, stays
             self._headed = True
             self._wake()
@@ -313,19 +338,23 @@ class HttpReply:
 
 
 class HttpClient:
-    """The connections to all providers. `start` it in the loop it works in."""
+    """The connections to all providers. `start` it in the loop it works in.
 
-    def __init__(self, limits: HttpLimits) -> None:
+    `tls` is what certificates are checked by; without it, the machine's authorities are trusted.
+    """
+
+    def __init__(self, limits: HttpLimits, *, tls: ssl.SSLContext | None = None) -> None:
         self._limits = limits
         self._idle: defaultdict[_Key, list[_Connection]] = defaultdict(list)
         self._busy: set[_Connection] = set()
         self._ticker: asyncio.TimerHandle | None = None
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
 
     def start(self) -> None:
         """Begin to watch; connections are opened when they are needed."""
-        self._tls = ssl.create_default_context()
-        self._tls.set_alpn_protocols(["http/1.1"])
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
         self._tick()
 
     async def stop(self) -> None:
@@ -337,17 +366,24 @@ class HttpClient:
         await asyncio.sleep(0)
 
     async def send(
-        self, target: Target, body: bytes | None, *, request_id: str | None = None
+        self,
+        target: Target,
+        body: bytes | None,
+        *,
+        request_id: str | None = None,
+        timeouts: Timeouts = AS_SET,
+        headers: str = "",
     ) -> HttpReply:
         """Send a request and return when the head of its answer is there.
 
-        `request_id` goes along as X-Request-Id.
+        `request_id` goes along as X-Request-Id; `headers` are whole lines, each with its CRLF.
         Raises UpstreamUnreachable, UpstreamTimeout, UpstreamBroken.
         """
-        connection = self._take(target) or await self._connect(target)
-        reply = HttpReply(target.name, self._limits, connection)
+        limits = self._limits if timeouts is AS_SET else self._limits.within(timeouts)
+        connection = self._take(target) or await self._connect(target, limits.connect_timeout_s)
+        reply = HttpReply(target.name, limits, connection)
         self._busy.add(connection)
-        tail = "" if request_id is None else f"X-Request-Id: {request_id}\r\n"
+        tail = headers if request_id is None else f"{headers}X-Request-Id: {request_id}\r\n"
         tail += "\r\n" if body is None else f"Content-Length: {len(body)}\r\n\r\n"
         connection.send(reply, target.head + tail.encode("ascii") + (body or b""))
         try:
@@ -358,30 +394,47 @@ class HttpClient:
         return reply
 
     def _take(self, target: Target) -> _Connection | None:
-        idle = self._idle.get((target.host, target.port, target.tls))
+        idle = self._idle.get((target.host, target.port, target.tls, target.private))
         while idle:
             connection = idle.pop()
             if connection.usable():
                 return connection
         return None
 
-    async def _connect(self, target: Target) -> _Connection:
-        loop = asyncio.get_running_loop()
-        wait_s = self._limits.connect_timeout_s
-        key = (target.host, target.port, target.tls)
+    async def _connect(self, target: Target, wait_s: float) -> _Connection:
         try:
             async with asyncio.timeout(wait_s):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, key),
-                    target.host,
-                    target.port,
-                    ssl=self._tls if target.tls else None,
-                )
+                return await self._connect_to_one(target)
         except TimeoutError as exc:
             raise UpstreamTimeout(target.name, "connect_timeout_s", wait_s) from exc
         except (OSError, UnicodeError) as exc:
             raise UpstreamUnreachable(target.name, _reason(exc)) from exc
-        return connection
+
+    async def _connect_to_one(self, target: Target) -> _Connection:
+        """Connect to the first address that answers; none is called that may not be."""
+        loop = asyncio.get_running_loop()
+        key = (target.host, target.port, target.tls, target.private)
+        found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+        for address in addresses:
+            refusal = refusal_of_address(address, private=target.private)
+            if refusal is not None:
+                raise UpstreamUnreachable(target.name, refusal)
+        for number, address in enumerate(addresses, start=1):
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self, key),
+                    address,
+                    target.port,
+                    ssl=self._tls if target.tls else None,
+                    server_hostname=target.host if target.tls else None,
+                )
+            except OSError:
+                if number == len(addresses):
+                    raise
+            else:
+                return connection
+        raise UpstreamUnreachable(target.name, "its name has no address")
 
     def give_back(self, connection: _Connection, reply: HttpReply) -> None:
         """Keep a connection whose answer came to its end for the next call; else close it."""

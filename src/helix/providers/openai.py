@@ -1,42 +1,58 @@
-"""The adapter for everything that speaks OpenAI's HTTP format, which most providers do."""
+"""The adapter for everything that speaks OpenAI's HTTP format, which most providers do.
 
-from dataclasses import dataclass
+Bodies and answers pass through byte for byte, whatever their fields.
+"""
+
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import msgspec
 
-from helix.providers.errors import ProviderUnusable, UpstreamBroken
+from helix.core.clock import Clock
+from helix.providers.errors import UpstreamBroken
 from helix.providers.http import HttpClient, HttpReply, Target
-from helix.providers.types import Call, Provider
+from helix.providers.listing import count, listed, probed, read_json, target_of
+from helix.providers.types import Call, ListedModel, Operation, Probe, Provider
 
 __all__ = ["OpenAIAdapter"]
 
-LISTED_MAX = 5_000
-LIST_BYTES_MAX = 8_000_000
-_OK = 200
+_PATHS = {
+    Operation.CHAT: "/chat/completions",
+    Operation.COMPLETIONS: "/completions",
+    Operation.EMBEDDINGS: "/embeddings",
+    Operation.MODERATIONS: "/moderations",
+    Operation.RESPONSES: "/responses",
+}
 
 
 class _Model(msgspec.Struct):
     id: str
+    context_length: object = None
+    context_window: object = None
+    max_model_len: object = None
 
 
 class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Prepared:
     """What is the same for all calls to a provider as it is configured now."""
 
     provider: Provider
-    target: Target
+    chat: Target
+    others: dict[Operation, Target] = field(default_factory=dict)
 
 
 class OpenAIAdapter:
-    """Sends calls to `<base_url>/chat/completions` with the provider's key as bearer."""
+    """Sends calls to `<base_url>/chat/completions` and its siblings, with the key as bearer."""
 
-    def __init__(self, http: HttpClient) -> None:
+    operations = frozenset(_PATHS)
+
+    def __init__(self, http: HttpClient, clock: Clock) -> None:
         self._http = http
+        self._clock = clock
         self._prepared: dict[UUID, _Prepared] = {}
 
     async def open(self, call: Call) -> HttpReply:
@@ -44,49 +60,50 @@ class OpenAIAdapter:
         provider = call.route.provider
         ready = self._prepared.get(provider.id)
         if ready is None or ready.provider is not provider:
-            headers = {**_headers(provider), "Content-Type": "application/json"}
-            target = _target(provider, "POST", "/chat/completions", headers)
-            ready = self._prepared[provider.id] = _Prepared(provider, target)
-        return await self._http.send(ready.target, call.body, request_id=call.request_id)
+            ready = self._prepared[provider.id] = _Prepared(
+                provider, _post_target(provider, Operation.CHAT)
+            )
+        target = ready.chat
+        if call.operation is not Operation.CHAT:
+            known = ready.others.get(call.operation)
+            if known is None:
+                known = ready.others[call.operation] = _post_target(provider, call.operation)
+            target = known
+        return await self._http.send(
+            target, call.body, request_id=call.request_id, timeouts=call.timeouts
+        )
 
-    async def models(self, provider: Provider) -> list[str]:
-        """Return the names of the models that a provider lists.
-
-        Raises what `open` does, and UpstreamBroken for an answer that is no list.
-        """
-        target = _target(provider, "GET", "/models", _headers(provider))
-        reply = await self._http.send(target, None)
+    async def models(self, provider: Provider) -> list[ListedModel]:
+        """Return the models that a provider lists; see `types.Adapter`."""
+        target = target_of(provider, "GET", "/models", _headers(provider))
         try:
-            if reply.status != _OK:
-                raise UpstreamBroken(provider.name, f"GET /models gave status {reply.status}")
-            body = b""
-            while data := await reply.chunk():
-                body += data
-                if len(body) > LIST_BYTES_MAX:
-                    raise UpstreamBroken(provider.name, "its list of models is too long")
-        finally:
-            reply.close()
-        try:
-            listed = msgspec.json.decode(body, type=_Models).data
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            found = msgspec.convert(
+                await read_json(self._http, target, None, "GET /models"), _Models
+            ).data
+        except msgspec.ValidationError as exc:
             raise UpstreamBroken(provider.name, "its list of models cannot be read") from exc
-        names = sorted({model.id for model in listed if 0 < len(model.id) <= 255})
-        return [name for name in names if name.isprintable()][:LISTED_MAX]
+        return listed(
+            ListedModel(
+                model.id,
+                context_window=count(model.context_length)
+                or count(model.context_window)
+                or count(model.max_model_len),
+            )
+            for model in found
+        )
+
+    async def probe(self, provider: Provider) -> Probe:
+        """Ask a provider for its models; see `types.Adapter`."""
+        return await probed(self._clock, self.models(provider))
 
 
-def _target(provider: Provider, method: str, path: str, headers: dict[str, str]) -> Target:
-    try:
-        return Target.of(provider.name, method, provider.base_url + path, headers)
-    except ValueError as exc:
-        raise ProviderUnusable(provider.name, str(exc)) from exc
+def _post_target(provider: Provider, operation: Operation) -> Target:
+    headers = {**_headers(provider), "Content-Type": "application/json"}
+    return target_of(provider, "POST", _PATHS[operation], headers)
 
 
 def _headers(provider: Provider) -> dict[str, str]:
-    headers = {
-        "Accept": "application/json, text/event-stream",
-        "Accept-Encoding": "identity",
-        "User-Agent": "helix",
-    }
+    headers = {}
     if provider.api_key is not None:
         headers["Authorization"] = f"Bearer {provider.api_key}"
     return headers
