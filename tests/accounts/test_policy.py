@@ -19,7 +19,6 @@ from helix.accounts.policy import (
     require_key_shape,
     scopes_of_role,
 )
-from helix.accounts.rates import RateWindows
 from helix.accounts.types import Principal, Scope, UserRole
 from helix.core.log import redact
 
@@ -145,35 +144,3 @@ def test_child_never_exceeds_its_parent(  # noqa: PLR0917 - Hypothesis gives the
 def test_login_of_a_user_carries_everything_but_admin() -> None:
     assert scopes_of_role(UserRole.USER) == frozenset(Scope) - {Scope.ADMIN}
     assert scopes_of_role(UserRole.ADMIN) == frozenset(Scope)
-
-
-@given(
-    limit=st.integers(0, 20),
-    gaps_s=st.lists(st.floats(0, 30, allow_nan=False), min_size=1, max_size=100),
-)
-def test_no_window_takes_more_than_the_limit(limit: int, gaps_s: list[float]) -> None:
-    windows, key_id, now_s = RateWindows(), uuid4(), 1_000.0
-    taken: list[float] = []
-    opened_s: float | None = None
-    for gap_s in gaps_s:
-        now_s += gap_s
-        wait_s = windows.take(key_id, limit, now_s)
-        if wait_s is None:
-            if opened_s is None or now_s - opened_s >= 60:
-                opened_s, taken = now_s, []
-            taken.append(now_s)
-        else:
-            assert 0 < wait_s <= 60
-        assert len(taken) <= limit
-
-
-def test_keys_count_for_themselves_and_ended_windows_are_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("helix.accounts.rates._SWEEP_AT", 10)
-    windows = RateWindows()
-    for _ in range(10):
-        assert windows.take(uuid4(), 1, 0.0) is None
-    for _ in range(5):
-        assert windows.take(uuid4(), 1, 100.0) is None
-    assert len(windows._windows) <= 6

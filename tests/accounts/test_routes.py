@@ -299,6 +299,52 @@ async def test_child_key_cannot_exceed_its_parent(
     assert reply.json["param"] == param
 
 
+async def test_key_changes_itself_and_its_descendants_only(api: Api) -> None:
+    user_id = await api.user()
+
+    async def child_of(key: str) -> tuple[str, str]:
+        made = await api.call("POST", "/api/keys", key, {"rate_limit": 5})
+        return made.json["key"], made.json["id"]
+
+    root = await api.key(user_id)
+    middle, middle_id = await child_of(root.key)
+    sibling, sibling_id = await child_of(root.key)
+    low, low_id = await child_of(middle)
+    for key_id in (root.record.id, sibling_id):
+        for method, body in (("PATCH", {"name": "mine"}), ("DELETE", None)):
+            reply = await api.call(method, f"/api/keys/{key_id}", middle, body)
+            assert (reply.status, reply.json["code"]) == (403, "key_exceeds_parent")
+        reply = await api.call("POST", f"/api/keys/{key_id}/rotate", middle, {})
+        assert (reply.status, reply.json["code"]) == (403, "key_exceeds_parent")
+    for key_id in (low_id, middle_id):
+        named = await api.call("PATCH", f"/api/keys/{key_id}", middle, {"name": "mine"})
+        assert named.json["name"] == "mine"
+    assert (await api.call("DELETE", f"/api/keys/{low_id}", middle)).json["status"] == "revoked"
+    rest = {root.key: 200, middle: 200, sibling: 200, low: 401}
+    await asyncio.sleep(api.people.keys._cache_s)
+    assert {key: (await api.call("GET", "/api/me", key)).status for key in rest} == rest
+    for key_id in (root.record.id, sibling_id):
+        assert (await api.call("GET", f"/api/keys/{key_id}", root.key)).json["name"] == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PATCH", "/api/keys/{}"), ("POST", "/api/keys/{}/rotate")]
+)
+@pytest.mark.parametrize(
+    "field",
+    ["scopes", "rate_limit", "allowed_models", "expires_at", "parent_key_id", "user_id", "role"],
+)
+async def test_change_of_a_key_raises_no_right(
+    api: Api, method: str, path: str, field: str
+) -> None:
+    mine = await api.key(await api.user(), scopes=frozenset({Scope.MODELS}), rate_limit=5)
+    raised = {"name": "x", field: 1_000_000}
+    reply = await api.call(method, path.format(mine.record.id), mine.key, raised)
+    assert reply.status == 422
+    me = await api.call("GET", "/api/me", mine.key)
+    assert (me.json["scopes"], me.json["rate_limit"]) == (["models"], 5)
+
+
 @pytest.mark.parametrize("field", ["role", "user_id", "tenant_id", "status", "key_hash", "id"])
 async def test_fields_nobody_asked_for_are_refused(api: Api, field: str) -> None:
     mine = await api.key(await api.user())
@@ -316,6 +362,7 @@ ROUTES = [
     ("GET", "/api/keys/{id}", None, False),
     ("PATCH", "/api/keys/{id}", {"name": "x"}, False),
     ("DELETE", "/api/keys/{id}", None, False),
+    ("POST", "/api/keys/{id}/rotate", {}, False),
     ("GET", "/api/users", None, True),
     ("PATCH", "/api/users/{id}", {}, True),
 ]

@@ -1,7 +1,12 @@
 """Session tokens: only ours, only whole, only in time (A6)."""
 
 import base64
+import hmac
+import itertools
 import json
+import string
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -114,3 +119,102 @@ def test_short_signing_key_is_refused() -> None:
         SessionTokens([("k", b"short")])
     with pytest.raises(Misuse):
         SessionTokens([])
+
+
+def mutants() -> Iterator[tuple[str, str]]:
+    """Yield forged tokens with the trick each plays; the same ones every time."""
+    head, body, signature = TOKEN.split(".")
+    good = {"alg": "HS256", "kid": "new", "typ": "JWT"}
+    for place, letter in itertools.product(range(len(TOKEN)), string.ascii_uppercase + "az09.-_ ="):
+        yield "letter", TOKEN[:place] + letter + TOKEN[place + 1 :]
+    for place in range(len(TOKEN)):
+        yield "cut", TOKEN[:place]
+        yield "cut", TOKEN[place + 1 :]
+        yield "doubled", TOKEN[:place] + TOKEN[place] + TOKEN[place:]
+    nones = {"".join(case) for case in itertools.product(*zip("none", "NONE", strict=True))}
+    names = [
+        *sorted(nones),
+        "",
+        "null",
+        "HS1",
+        "hs256",
+        "HS384",
+        "HS512",
+        "RS256",
+        "ES256",
+        "EdDSA",
+    ]
+    for alg, kid, tail in itertools.product(
+        [*names, None, 0, [], {}], ["new", "old", "", "x", None], ["", signature, "AAAA", "=="]
+    ):
+        yield "alg", f"{part({**good, 'alg': alg, 'kid': kid})}.{body}.{tail}"
+    for name in ("none", "RS256", "HS512"):
+        for secret in (b"", b"n" * 32, b"o" * 32, b"new", signature.encode()):
+            digest = hmac.new(secret, f"{part({**good, 'alg': name})}.{body}".encode(), "sha256")
+            tail = base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
+            yield "confusion", f"{part({**good, 'alg': name})}.{body}.{tail}"
+    kids = ["../../dev/null", "/dev/null", "' OR 1=1 --", "new'--", "new\0", "NEW", " new", "new ",
+            "0", "None", "file:///dev/null", "|id", "old", "n" * 1_000]  # fmt: skip
+    extras = [{"jku": "http://127.0.0.1/k"}, {"x5u": "http://127.0.0.1/k"}, {"crit": ["exp"]},
+              {"crit": []}, {"crit": ["b64"], "b64": False}, {"b64": False}, {"cty": "JWT"},
+              {"jwk": {"kty": "oct", "k": "bm5u"}}, {"x5c": ["AAAA"]}, {"zip": "DEF"}]  # fmt: skip
+    for secret in (b"n" * 32, b"x" * 32, b"\0" * 32, b"", b"new", b"helix"):
+        for header in [*({"kid": kid} for kid in kids), *extras]:
+            yield "header", signed({**good, **header}, CLAIMS_SENT, secret)
+        if secret != b"n" * 32:
+            yield "secret", signed(good, CLAIMS_SENT, secret)
+    now = int(NOW.timestamp())
+    wrong: dict[str, list[Any]] = {
+        "exp": [now - 1, 0, -1, "soon", None, True, [], {}, 1e400, -1e400],
+        "nbf": [now + 3_600, 2**40, "later", [], {}],
+        "iat": [now + 3_600, 2**40, "later", [], {}],
+        "aud": ["", "helix", "HELIX-API", "helix-api ", [], [""], {}, None, 0],
+        "iss": ["", "HELIX", "helix ", "helix-api", [], {}, None, 0],
+        "sub": ["", "x", None, [], {}, 0, "0" * 31],
+        "sid": ["", "x", None, [], {}, 0, "0" * 31, "' OR 1=1 --"],
+    }
+    for name, values in wrong.items():
+        if name in CLAIMS_SENT:
+            left = {key: value for key, value in CLAIMS_SENT.items() if key != name}
+            yield "claim", signed(good, left, b"n" * 32)
+        for value in values:
+            yield "claim", signed(good, {**CLAIMS_SENT, name: value}, b"n" * 32)
+    for first, second in itertools.permutations([head, body, signature, "", "e30"], 2):
+        yield "parts", f"{first}.{second}"
+        yield "parts", f"{first}.{second}.{signature}.{signature}"
+    for prefix in (TOKEN[:20], TOKEN[:100]):
+        yield "prefix", prefix + "A" * (len(TOKEN) - len(prefix))
+    yield "long", TOKEN + "." * 1_000_000
+
+
+CLAIMS_SENT = {
+    **{key: value for key, value in CLAIMS.items() if key not in {"iat", "exp"}},
+    "iat": int(NOW.timestamp()),
+    "exp": int(NOW.timestamp()) + 3_600,
+}
+
+
+def signed(header: dict[str, Any], claims: dict[str, Any], secret: bytes) -> str:
+    start = f"{part(header)}.{part(claims)}"
+    digest = hmac.new(secret, start.encode(), "sha256").digest()
+    return f"{start}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
+def test_no_mutant_of_a_token_is_accepted() -> None:
+    """The forge works: it makes a good token when it is asked to; of the rest none is taken."""
+    good = {"alg": "HS256", "kid": "new", "typ": "JWT"}
+    assert TOKENS.read(signed(good, CLAIMS_SENT, b"n" * 32)) == (SESSION.id, SESSION.user_id)
+    tried: Counter[str] = Counter()
+    accepted: list[tuple[str, str]] = []
+    for trick, token in mutants():
+        if token == TOKEN:
+            continue
+        tried[trick] += 1
+        try:
+            TOKENS.read(token)
+        except SessionInvalid:
+            continue
+        accepted.append((trick, token[:200]))
+    assert accepted == []
+    assert tried.total() >= 10_000
+    assert len(tried) >= 10

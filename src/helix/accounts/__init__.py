@@ -1,6 +1,13 @@
 """Accounts: users, sessions, API keys, scopes."""
 
-from helix.accounts.command import (
+from helix.accounts.cli_users import find_user
+from helix.accounts.domain import Accounts, bootstrap_admin, build, issue_admin_key
+from helix.accounts.errors import KeyRevoked, RateLimited, ScopeMissing
+from helix.accounts.keys import KeyGate, presented
+from helix.accounts.routes import router
+from helix.accounts.store import Store
+from helix.accounts.types import Principal, Scope, UserRole
+from helix.core.command import (
     Home,
     Json,
     say,
@@ -9,26 +16,24 @@ from helix.accounts.command import (
     show_table,
     with_operator,
 )
-from helix.accounts.domain import Accounts, bootstrap_admin, build, issue_admin_key
-from helix.accounts.errors import ScopeMissing
-from helix.accounts.keys import KeyGate
-from helix.accounts.routes import router
-from helix.accounts.store import Store
-from helix.accounts.types import Principal, Scope, UserRole
 
 __all__ = [
     "Accounts",
     "Home",
     "Json",
     "KeyGate",
+    "KeyRevoked",
     "Principal",
+    "RateLimited",
     "Scope",
     "ScopeMissing",
     "Store",
     "UserRole",
     "bootstrap_admin",
     "build",
+    "find_user",
     "issue_admin_key",
+    "presented",
     "router",
     "say",
     "show",

@@ -10,13 +10,13 @@ import typer
 
 from helix.accounts import service
 from helix.accounts.cli_users import find_user
-from helix.accounts.command import Home, Json, say, show, show_json, with_operator
 from helix.accounts.errors import KeyExceedsParent, KeyNotFound
 from helix.accounts.policy import KEY_MARK, RANDOM_BYTES, key_prefix, scopes_of_role
 from helix.accounts.render import shown_key
 from helix.accounts.store import Store
 from helix.accounts.types import ApiKey, NewKey, Scope
 from helix.core.clock import SystemClock
+from helix.core.command import Home, Json, say, show, show_json, with_operator
 from helix.core.config import Settings
 from helix.core.db import Connection
 from helix.core.errors import Misuse

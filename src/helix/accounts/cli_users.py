@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 import typer
 
 from helix.accounts import service
-from helix.accounts.command import Home, Json, say, show, with_operator
 from helix.accounts.errors import UserNotFound
 from helix.accounts.passwords import NO_PASSWORD, hash_now
 from helix.accounts.render import shown_user
 from helix.accounts.store import Store
 from helix.accounts.types import User, UserRole, UserStatus
 from helix.core.clock import SystemClock
+from helix.core.command import Home, Json, say, show, with_operator
 from helix.core.config import Settings
 from helix.core.db import Connection
 from helix.core.errors import Misuse

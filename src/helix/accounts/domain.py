@@ -3,17 +3,16 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from helix.accounts import service
-from helix.accounts.errors import RateLimited, ScopeMissing
+from helix.accounts.errors import AccountSuspended, ScopeMissing
 from helix.accounts.keys import KeyGate, bearer
 from helix.accounts.passwords import NO_PASSWORD, Passwords
-from helix.accounts.policy import KEY_MARK, RANDOM_BYTES
-from helix.accounts.rates import RateWindows
+from helix.accounts.policy import KEY_MARK, RANDOM_BYTES, scopes_of_role
 from helix.accounts.sessions import SessionTokens
 from helix.accounts.store import Store
-from helix.accounts.types import Principal, Scope
+from helix.accounts.types import Principal, Scope, UserStatus
 from helix.core.clock import Clock, SystemClock
 from helix.core.config import Settings
 from helix.core.db import Database, Role
@@ -28,11 +27,11 @@ class Accounts:
     db: Database
     store: Store
     keys: KeyGate
-    rates: RateWindows
     passwords: Passwords
     tokens: SessionTokens
     clock: Clock
     session_ttl_s: int
+    open_registration: bool
 
     def start(self) -> None:
         """Begin the work in the background."""
@@ -46,20 +45,26 @@ class Accounts:
     async def admit(
         self, authorization: bytes | None, scope: Scope, *or_scopes: Scope
     ) -> Principal:
-        """Let a call in by its key: known, of one of these scopes, within its requests per minute.
+        """Let a caller in by its key: known, and of one of these scopes.
 
-        Raises what KeyGate.authenticate does, ScopeMissing, or RateLimited.
+        Its limits and budgets are judged when the call is recorded (helix_admit). Raises what
+        KeyGate.authenticate does, or ScopeMissing.
         """
         principal = await self.keys.authenticate(authorization)
         if scope not in principal.scopes and principal.scopes.isdisjoint(or_scopes):
             raise ScopeMissing(scope.value)
-        if principal.api_key_id is not None and principal.rate_limit is not None:
-            wait_s = self.rates.take(
-                principal.api_key_id, principal.rate_limit, self.clock.monotonic_s()
-            )
-            if wait_s is not None:
-                raise RateLimited(principal.rate_limit, wait_s)
         return principal
+
+    async def on_behalf(self, user_id: UUID) -> Principal:
+        """Return a user as the caller of what Helix does for them, such as a task.
+
+        It has the scopes of a login, and no key. Raises UserNotFound, or AccountSuspended.
+        """
+        async with self.db.connection(Role.OPERATOR) as conn:
+            user = await self.store.get_user(conn, user_id=user_id)
+        if user.status is not UserStatus.ACTIVE:
+            raise AccountSuspended
+        return Principal(user_id=user.id, role=user.role, scopes=scopes_of_role(user.role))
 
     async def identify(self, authorization: bytes | None) -> Principal:
         """Return who calls, by API key or by session token; for all that is not a hot path."""
@@ -86,11 +91,11 @@ def build(
         db=db,
         store=store,
         keys=KeyGate(db, store, clock, cache_s=settings.key_cache_s),
-        rates=RateWindows(),
         passwords=Passwords(settings.bcrypt_cost),
         tokens=SessionTokens(signing_keys),
         clock=clock,
         session_ttl_s=settings.session_ttl_s,
+        open_registration=settings.open_registration,
     )
 
 

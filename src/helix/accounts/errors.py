@@ -84,13 +84,14 @@ class ScopeMissing(Forbidden):
 
 
 class RateLimited(TooMany):
-    """The key's requests of this minute are used up."""
+    """A limit on requests or tokens per minute, or on parallel calls, is used up."""
 
     code = "rate_limit_exceeded"
 
-    def __init__(self, limit: int, retry_after_s: float) -> None:
+    def __init__(self, limit_name: str, limit: int, retry_after_s: float) -> None:
         super().__init__(
-            f"this key may make {limit} requests a minute; try again in {retry_after_s:.0f} s",
+            f"the limit {limit_name} of {limit:,} is used up; "
+            f"try again in {max(retry_after_s, 1):.0f} s",
             retry_after_s=retry_after_s,
         )
 

@@ -9,7 +9,7 @@ stale, so that no call waits.
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -29,7 +29,7 @@ from helix.core.db import OUTAGES, Database, Role
 from helix.core.errors import HelixError, Unavailable
 from helix.core.log import get_log
 
-__all__ = ["KeyGate", "bearer"]
+__all__ = ["KeyGate", "bearer", "presented"]
 
 _log = get_log(__name__)
 V = TypeVar("V")
@@ -38,7 +38,7 @@ _TROUBLE: tuple[type[BaseException], ...] = (HelixError, *OUTAGES)
 KNOWN_MAX = 20_000
 UNKNOWN_MAX = 5_000
 ASKED_MAX = 500
-ASK_TIMEOUT_S = 2.0
+ASK_TIMEOUT_S = 1.5
 USED_EVERY_S = 15.0
 _KEY_CHARS_MAX = 256
 _BEARER = b"bearer "
@@ -182,6 +182,18 @@ class KeyGate:
             _log.warning("keys_used_not_written", keys=len(used), reason=type(exc).__name__)
 
 
+def presented(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the Authorization header, or, as Anthropic's clients send it, the key in x-api-key.
+
+    An Authorization header goes first: what it holds is judged even when it is wrong.
+    """
+    authorization = headers.get(b"authorization")
+    if authorization is not None:
+        return authorization
+    key = headers.get(b"x-api-key")
+    return None if key is None else b"Bearer " + key
+
+
 def bearer(authorization: bytes | None, *, chars_max: int = _KEY_CHARS_MAX) -> str:
     """Return the credential of an Authorization header; raises MissingKey or InvalidKey."""
     if not authorization:
@@ -211,6 +223,8 @@ def _judge(fact: KeyFacts, read_at_s: float) -> _Known:
         api_key_id=fact.id,
         rate_limit=fact.rate_limit,
         expires_at=fact.expires_at,
+        model_lists=fact.model_lists,
+        cache_max_age_s=fact.cache_max_age_s,
     )
     return _Known(read_at_s, principal, refusal)
 

@@ -1,13 +1,29 @@
 -- Statements of accounts. Roles: helix_operator, except check_keys and touch_keys (helix_recorder).
 
 -- name: check_keys
--- All that decides about presented keys, by their hashes; unknown ones are left out.
--- Index: api_keys_key_hash_key, users_pkey. Locks: none. Runs at most once a second and key.
-SELECT k.key_hash, k.id, k.user_id, k.scopes, k.rate_limit, k.status, k.expires_at,
-    u.role AS user_role, u.status AS user_status
-FROM unnest(:hashes::bytea[]) AS presented (hash)
-JOIN api_keys k ON k.key_hash = presented.hash
-JOIN users u ON u.id = k.user_id;
+-- All that decides about presented keys, by their hashes; unknown ones are left out. A key that was
+-- replaced opens the door until previous_until; a key ends with those it descends from, and may call
+-- only models that they all may.
+-- Index: api_keys_key_hash_key, api_keys_previous_hash_key, api_keys_pkey, users_pkey. Locks: none.
+-- Runs at most once a second and key.
+SELECT presented.hash AS key_hash, k.id, k.user_id, k.scopes, k.rate_limit,
+    CASE WHEN k.status <> 'active' THEN k.status ELSE coalesce(up.status, 'active') END AS status,
+    least(k.expires_at, up.expires_at, presented.until) AS expires_at,
+    u.role AS user_role, u.status AS user_status, k.cache_max_age_s,
+    CASE WHEN k.allowed_models IS NULL THEN coalesce(up.model_lists, '[]')
+         ELSE coalesce(up.model_lists, '[]') || jsonb_build_array(to_jsonb(k.allowed_models)) END AS model_lists
+FROM (
+    SELECT p.hash, k.id, NULL::timestamptz AS until
+    FROM unnest(:hashes::bytea[]) AS p (hash) JOIN api_keys k ON k.key_hash = p.hash
+    UNION ALL
+    SELECT p.hash, k.id, k.previous_until
+    FROM unnest(:hashes::bytea[]) AS p (hash) JOIN api_keys k ON k.previous_hash = p.hash) AS presented
+JOIN api_keys k ON k.id = presented.id
+JOIN users u ON u.id = k.user_id
+LEFT JOIN LATERAL (
+    SELECT min(a.expires_at) AS expires_at, min(a.status) FILTER (WHERE a.status <> 'active') AS status,
+        jsonb_agg(to_jsonb(a.allowed_models)) FILTER (WHERE a.allowed_models IS NOT NULL) AS model_lists
+    FROM api_keys a WHERE a.id = ANY (k.ancestor_ids)) AS up ON cardinality(k.ancestor_ids) > 0;
 
 -- name: touch_keys
 -- Note when keys were used, to the minute, many keys at a time; never moves a time back.
@@ -105,17 +121,22 @@ UPDATE user_sessions SET status = 'revoked', revoked_at = :now
 WHERE user_id = :user_id AND status = 'active';
 
 -- name: insert_key
--- Index: api_keys_pkey, api_keys_key_hash_key. Locks: none beyond the new row.
-INSERT INTO api_keys (id, user_id, key_hash, key_prefix, name, scopes, rate_limit, expires_at, created_at)
-VALUES (:id, :user_id, :key_hash, :key_prefix, :name, :scopes, :rate_limit, :expires_at, :now)
+-- Index: api_keys_pkey, api_keys_key_hash_key. Locks: key-share on the parent.
+INSERT INTO api_keys (id, user_id, key_hash, key_prefix, name, scopes, rate_limit, expires_at, created_at,
+    parent_key_id, ancestor_ids, tokens_per_minute, parallel_max, allowed_models, cache_max_age_s)
+VALUES (:id, :user_id, :key_hash, :key_prefix, :name, :scopes, :rate_limit, :expires_at, :now,
+    :parent_key_id, coalesce((SELECT p.ancestor_ids || p.id FROM api_keys p WHERE p.id = :parent_key_id), '{}'),
+    :tokens_per_minute, :parallel_max, :allowed_models, :cache_max_age_s)
 RETURNING id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at,
-    last_used_at, revoked_at;
+    last_used_at, revoked_at, parent_key_id, tokens_per_minute, parallel_max, allowed_models,
+    cache_max_age_s;
 
 -- name: list_keys
 -- The keys of one user, newest first; of everybody when user_id is NULL.
 -- Index: idx_api_keys_user_id. Locks: none.
 SELECT id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at,
-    last_used_at, revoked_at
+    last_used_at, revoked_at, parent_key_id, tokens_per_minute, parallel_max, allowed_models,
+    cache_max_age_s
 FROM api_keys
 WHERE :user_id::uuid IS NULL OR user_id = :user_id
 ORDER BY created_at DESC, id
@@ -124,25 +145,45 @@ LIMIT :max_count;
 -- name: get_key
 -- Index: api_keys_pkey. Locks: none.
 SELECT id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at,
-    last_used_at, revoked_at
+    last_used_at, revoked_at, parent_key_id, tokens_per_minute, parallel_max, allowed_models,
+    cache_max_age_s
 FROM api_keys WHERE id = :id AND (:user_id::uuid IS NULL OR user_id = :user_id);
 
 -- name: find_keys_by_prefix
 -- The keys whose shown part this is. Index: none, an operator's question. Locks: none.
 SELECT id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at,
-    last_used_at, revoked_at
+    last_used_at, revoked_at, parent_key_id, tokens_per_minute, parallel_max, allowed_models,
+    cache_max_age_s
 FROM api_keys WHERE key_prefix = :prefix ORDER BY id LIMIT 2;
+
+-- name: key_is_within
+-- Whether a user's key is another one, or descends from it. Index: api_keys_pkey. Locks: none.
+SELECT id = :within OR ancestor_ids @> ARRAY[:within::uuid] AS within
+FROM api_keys WHERE id = :id AND user_id = :user_id;
 
 -- name: rename_key
 -- Index: api_keys_pkey. Locks: the row.
 UPDATE api_keys SET name = :name
 WHERE id = :id AND (:user_id::uuid IS NULL OR user_id = :user_id)
 RETURNING id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at,
-    last_used_at, revoked_at;
+    last_used_at, revoked_at, parent_key_id, tokens_per_minute, parallel_max, allowed_models,
+    cache_max_age_s;
 
 -- name: revoke_key
--- Repeating it is harmless and keeps the first moment. Index: api_keys_pkey. Locks: the row.
+-- The key and all that descend from it. Repeating it is harmless and keeps the first moment.
+-- Index: api_keys_pkey, api_keys_ancestor_ids_idx. Locks: the rows.
 UPDATE api_keys SET status = 'revoked', revoked_at = coalesce(revoked_at, :now)
-WHERE id = :id AND (:user_id::uuid IS NULL OR user_id = :user_id)
+WHERE (id = :id OR ancestor_ids @> ARRAY[:id::uuid]) AND (:user_id::uuid IS NULL OR user_id = :user_id)
 RETURNING id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at,
-    last_used_at, revoked_at;
+    last_used_at, revoked_at, parent_key_id, tokens_per_minute, parallel_max, allowed_models,
+    cache_max_age_s;
+
+-- name: rotate_key
+-- What opened the key until now does so until previous_until; what was replaced before that, no more.
+-- Index: api_keys_pkey. Locks: the row.
+UPDATE api_keys SET previous_hash = key_hash, previous_until = :previous_until, key_hash = :key_hash,
+    key_prefix = :key_prefix
+WHERE id = :id AND (:user_id::uuid IS NULL OR user_id = :user_id) AND status = 'active'
+RETURNING id, user_id, key_prefix, name, scopes, rate_limit, status, created_at, expires_at,
+    last_used_at, revoked_at, parent_key_id, tokens_per_minute, parallel_max, allowed_models,
+    cache_max_age_s;

@@ -19,6 +19,11 @@ def shown_key(key: ApiKey) -> dict[str, object]:
         "expires_at": key.expires_at,
         "last_used_at": key.last_used_at,
         "revoked_at": key.revoked_at,
+        "parent_key_id": key.parent_key_id,
+        "tokens_per_minute": key.tokens_per_minute,
+        "parallel_max": key.parallel_max,
+        "allowed_models": key.allowed_models,
+        "cache_max_age_s": key.cache_max_age_s,
     }
 
 

@@ -10,11 +10,18 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, Str
 
 from helix.accounts import service
 from helix.accounts.domain import Accounts
-from helix.accounts.errors import BadPassword, LoginRefused, ScopeMissing, SessionInvalid
+from helix.accounts.errors import (
+    BadPassword,
+    KeyExceedsParent,
+    LoginRefused,
+    ScopeMissing,
+    SessionInvalid,
+)
+from helix.accounts.keys import presented
 from helix.accounts.passwords import NO_PASSWORD
 from helix.accounts.policy import RANDOM_BYTES
 from helix.accounts.render import shown_key, shown_user
-from helix.accounts.types import Principal, Scope, UserRole, UserStatus
+from helix.accounts.types import KeyLimits, Principal, Scope, UserRole, UserStatus
 from helix.core.db import Role
 
 __all__ = ["router"]
@@ -27,7 +34,11 @@ Email = StringConstraints(
     max_length=255,
     pattern=r"^[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]+$",
 )
+ModelPattern = Annotated[
+    str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
 RATE_LIMIT_MAX = 1_000_000
+_INTEGER_MAX = 2_147_483_647
 
 
 class _Body(BaseModel):
@@ -67,6 +78,16 @@ class KeyBody(_Body):
     scopes: frozenset[Scope] = frozenset({Scope.COMPLETIONS})
     rate_limit: int = Field(default=1_000, ge=0, le=RATE_LIMIT_MAX)
     expires_at: AwareDatetime | None = None
+    tokens_per_minute: int | None = Field(default=None, ge=0, le=_INTEGER_MAX)
+    parallel_max: int | None = Field(default=None, ge=0, le=_INTEGER_MAX)
+    allowed_models: Annotated[list[ModelPattern], Field(max_length=100)] | None = None
+    cache_max_age_s: int | None = Field(default=None, ge=0, le=_INTEGER_MAX)
+
+
+class RotateBody(_Body):
+    """How long the old secret of a key opens the door beside the new one."""
+
+    overlap_s: int = Field(default=86_400, ge=0, le=2_592_000)
 
 
 class KeyChange(_Body):
@@ -88,8 +109,7 @@ def router(accounts: Accounts) -> APIRouter:
     store, clock = accounts.store, accounts.clock
 
     async def caller(request: Request) -> Principal:
-        header = request.headers.get("authorization")
-        return await accounts.identify(None if header is None else header.encode("latin-1"))
+        return await accounts.identify(presented(dict(request.headers.raw)))
 
     Caller = Annotated[Principal, Depends(caller)]  # noqa: N806 - a type
 
@@ -101,8 +121,16 @@ def router(accounts: Accounts) -> APIRouter:
     Admin = Annotated[Principal, Depends(admin)]  # noqa: N806 - a type
 
     @api.post("/auth/register", status_code=201)
-    async def register(body: RegisterBody, _: Admin) -> dict[str, Any]:
-        """Make an account. Only an admin may: a Helix is not open to whoever finds it."""
+    async def register(body: RegisterBody, request: Request) -> dict[str, Any]:
+        """Make an account.
+
+        Only an admin may, unless open_registration is set: then anybody may make a plain one of
+        their own, with a password.
+        """
+        if presented(dict(request.headers.raw)) or not accounts.open_registration:
+            admin(await caller(request))
+        elif body.role is not UserRole.USER or body.password is None:
+            raise ScopeMissing(Scope.ADMIN.value)
         hashed = NO_PASSWORD
         if body.password is not None:
             hashed = await accounts.passwords.hash(body.password.get_secret_value())
@@ -208,6 +236,29 @@ def router(accounts: Accounts) -> APIRouter:
                 rate_limit=body.rate_limit,
                 expires_at=body.expires_at,
                 now=now,
+                limits=KeyLimits(
+                    body.tokens_per_minute,
+                    body.parallel_max,
+                    None if body.allowed_models is None else tuple(body.allowed_models),
+                    body.cache_max_age_s,
+                ),
+            )
+        return {"key": made.key, **shown_key(made.record)}
+
+    @api.post("/keys/{key_id}/rotate")
+    async def rotate_key(key_id: UUID, body: RotateBody, principal: Caller) -> dict[str, Any]:
+        """Give one of one's own keys a new secret; `key` is shown this once."""
+        if principal.api_key_id is not None and principal.api_key_id != key_id:
+            raise KeyExceedsParent("a key can rotate itself and no other: log in for that")
+        async with accounts.db.transaction(Role.OPERATOR) as conn:
+            made = await service.rotate_key(
+                conn,
+                store,
+                key_id=key_id,
+                user_id=principal.user_id,
+                noise=os.urandom(RANDOM_BYTES),
+                overlap_s=body.overlap_s,
+                now=clock.now(),
             )
         return {"key": made.key, **shown_key(made.record)}
 
@@ -219,8 +270,9 @@ def router(accounts: Accounts) -> APIRouter:
 
     @api.patch("/keys/{key_id}")
     async def rename_key(key_id: UUID, body: KeyChange, principal: Caller) -> dict[str, Any]:
-        """Rename one of one's own keys."""
+        """Rename one of one's own keys; a key itself and those made with it only."""
         async with accounts.db.transaction(Role.OPERATOR) as conn:
+            await service.require_own_key(conn, store, caller=principal, key_id=key_id)
             return shown_key(
                 await store.rename_key(
                     conn, key_id=key_id, user_id=principal.user_id, name=body.name
@@ -229,8 +281,12 @@ def router(accounts: Accounts) -> APIRouter:
 
     @api.delete("/keys/{key_id}")
     async def revoke_key(key_id: UUID, principal: Caller) -> dict[str, Any]:
-        """Revoke one of one's own keys: no process accepts it a second later."""
+        """Revoke one of one's own keys: no process accepts it a second later.
+
+        A key revokes itself and those made with it only.
+        """
         async with accounts.db.transaction(Role.OPERATOR) as conn:
+            await service.require_own_key(conn, store, caller=principal, key_id=key_id)
             return shown_key(
                 await store.revoke_key(
                     conn, key_id=key_id, user_id=principal.user_id, now=clock.now()

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from helix.accounts.errors import (
     AccountSuspended,
+    KeyExceedsParent,
     LastAdmin,
     LoginRefused,
     SessionInvalid,
@@ -20,6 +21,7 @@ from helix.accounts.policy import (
 from helix.accounts.sessions import SessionTokens, token_hash
 from helix.accounts.store import LoginFacts, Store
 from helix.accounts.types import (
+    KeyLimits,
     NewKey,
     Principal,
     Scope,
@@ -41,9 +43,12 @@ __all__ = [
     "make_child_key",
     "open_session",
     "principal_of_session",
+    "require_own_key",
+    "rotate_key",
 ]
 
 
+NO_LIMITS = KeyLimits()
 BOOTSTRAP_RATE_LIMIT = 1_000_000
 """The first key is for trying things out, benchmarks too: a limit that does not get in the way."""
 
@@ -60,6 +65,8 @@ async def issue_key(
     rate_limit: int,
     expires_at: datetime | None,
     now: datetime,
+    parent_key_id: UUID | None = None,
+    limits: KeyLimits = NO_LIMITS,
 ) -> NewKey:
     """Make a key of `noise` (24 random bytes) for a user; its rights are not judged here.
 
@@ -77,6 +84,35 @@ async def issue_key(
         rate_limit=rate_limit,
         expires_at=expires_at,
         now=now,
+        parent_key_id=parent_key_id,
+        limits=limits,
+    )
+    return NewKey(key, record)
+
+
+async def rotate_key(
+    conn: Connection,
+    store: Store,
+    *,
+    key_id: UUID,
+    user_id: UUID | None,
+    noise: bytes,
+    overlap_s: int,
+    now: datetime,
+) -> NewKey:
+    """Give a key another secret of `noise`; its id, limits, budgets and children stay.
+
+    The old secret opens the door for `overlap_s` seconds more, one replaced before no longer.
+    Raises KeyNotFound, for a revoked key too.
+    """
+    key = key_from_random(noise)
+    record = await store.rotate_key(
+        conn,
+        key_id=key_id,
+        user_id=user_id,
+        key_hash=key_hash(key),
+        prefix=key_prefix(key),
+        previous_until=now + timedelta(seconds=overlap_s),
     )
     return NewKey(key, record)
 
@@ -93,8 +129,13 @@ async def make_child_key(
     rate_limit: int,
     expires_at: datetime | None,
     now: datetime,
+    limits: KeyLimits = NO_LIMITS,
 ) -> NewKey:
-    """Make a key for the caller that can do no more than the caller; raises KeyExceedsParent."""
+    """Make a key for the caller that can do no more than the caller; raises KeyExceedsParent.
+
+    A key made with a key is its child: it ends with it, its calls count against the limits and
+    budgets of both, and it may call only models that both may.
+    """
     check_child(parent, scopes=scopes, rate_limit=rate_limit, expires_at=expires_at)
     return await issue_key(
         conn,
@@ -107,7 +148,27 @@ async def make_child_key(
         rate_limit=rate_limit,
         expires_at=expires_at,
         now=now,
+        parent_key_id=parent.api_key_id,
+        limits=limits,
     )
+
+
+async def require_own_key(
+    conn: Connection, store: Store, *, caller: Principal, key_id: UUID
+) -> None:
+    """Raise unless the caller may rename or revoke this key of its user.
+
+    A login may change any of its user's keys; a key itself and those that descend from it, never
+    its parent or a sibling. Raises KeyNotFound, for another user's too, or KeyExceedsParent.
+    """
+    if caller.api_key_id is None:
+        return
+    if not await store.is_key_within(
+        conn, key_id=key_id, within=caller.api_key_id, user_id=caller.user_id
+    ):
+        raise KeyExceedsParent(
+            "a key can change itself and the keys made with it, and no other: log in for that"
+        )
 
 
 async def check_login(passwords: Passwords, facts: LoginFacts | None, *, password: str) -> User:

@@ -8,9 +8,10 @@ from uuid import UUID
 
 import asyncpg
 
-from helix.accounts.errors import EmailTaken, KeyNotFound, UserNotFound
+from helix.accounts.errors import EmailTaken, KeyExceedsParent, KeyNotFound, UserNotFound
 from helix.accounts.types import (
     ApiKey,
+    KeyLimits,
     KeyStatus,
     Scope,
     Session,
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 LISTED_MAX = 500
+_NO_LIMITS = KeyLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class KeyFacts:
     expires_at: datetime | None
     user_role: UserRole
     user_status: UserStatus
+    model_lists: tuple[tuple[str, ...], ...] = ()
+    cache_max_age_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,11 @@ def _key(row: Any) -> ApiKey:
         expires_at=row["expires_at"],
         last_used_at=row["last_used_at"],
         revoked_at=row["revoked_at"],
+        parent_key_id=row["parent_key_id"],
+        tokens_per_minute=row["tokens_per_minute"],
+        parallel_max=row["parallel_max"],
+        allowed_models=None if row["allowed_models"] is None else tuple(row["allowed_models"]),
+        cache_max_age_s=row["cache_max_age_s"],
     )
 
 
@@ -111,6 +120,8 @@ class Store:
                 expires_at=row["expires_at"],
                 user_role=UserRole(row["user_role"]),
                 user_status=UserStatus(row["user_status"]),
+                model_lists=tuple(map(tuple, row["model_lists"] or ())),
+                cache_max_age_s=row["cache_max_age_s"],
             )
             for row in rows
         ]
@@ -274,8 +285,10 @@ class Store:
         rate_limit: int,
         expires_at: datetime | None,
         now: datetime,
+        parent_key_id: UUID | None = None,
+        limits: KeyLimits = _NO_LIMITS,
     ) -> ApiKey:
-        """Write a key's hash and rights; raises UserNotFound."""
+        """Write a key's hash and rights; raises UserNotFound, or KeyExceedsParent."""
         try:
             row = await self._queries.row(
                 conn,
@@ -289,9 +302,47 @@ class Store:
                 rate_limit=rate_limit,
                 expires_at=expires_at,
                 now=now,
+                parent_key_id=parent_key_id,
+                tokens_per_minute=limits.tokens_per_minute,
+                parallel_max=limits.parallel_max,
+                allowed_models=None
+                if limits.allowed_models is None
+                else list(limits.allowed_models),
+                cache_max_age_s=limits.cache_max_age_s,
             )
         except asyncpg.ForeignKeyViolationError as exc:
             raise UserNotFound from exc
+        except asyncpg.CheckViolationError as exc:
+            if exc.constraint_name != "api_keys_ancestors_check":
+                raise
+            raise KeyExceedsParent("keys are made with keys at most eight times over") from exc
+        return _key(row)
+
+    async def rotate_key(
+        self,
+        conn: Connection,
+        *,
+        key_id: UUID,
+        user_id: UUID | None,
+        key_hash: bytes,
+        prefix: str,
+        previous_until: datetime,
+    ) -> ApiKey:
+        """Replace what opens a key; the old one does so until `previous_until`.
+
+        Raises KeyNotFound, for a revoked key too.
+        """
+        row = await self._queries.row(
+            conn,
+            "rotate_key",
+            id=key_id,
+            user_id=user_id,
+            key_hash=key_hash,
+            key_prefix=prefix,
+            previous_until=previous_until,
+        )
+        if row is None:
+            raise KeyNotFound
         return _key(row)
 
     async def list_keys(
@@ -313,6 +364,17 @@ class Store:
         rows = await self._queries.rows(conn, "find_keys_by_prefix", prefix=prefix)
         return [_key(row) for row in rows]
 
+    async def is_key_within(
+        self, conn: Connection, *, key_id: UUID, within: UUID, user_id: UUID
+    ) -> bool:
+        """Say whether a user's key is the key `within` or descends from it; raises KeyNotFound."""
+        row = await self._queries.row(
+            conn, "key_is_within", id=key_id, within=within, user_id=user_id
+        )
+        if row is None:
+            raise KeyNotFound
+        return bool(row["within"])
+
     async def rename_key(
         self, conn: Connection, *, key_id: UUID, user_id: UUID | None, name: str
     ) -> ApiKey:
@@ -325,8 +387,12 @@ class Store:
     async def revoke_key(
         self, conn: Connection, *, key_id: UUID, user_id: UUID | None, now: datetime
     ) -> ApiKey:
-        """End a key, now and for good; raises KeyNotFound. Repeating it is harmless."""
-        row = await self._queries.row(conn, "revoke_key", id=key_id, user_id=user_id, now=now)
-        if row is None:
-            raise KeyNotFound
-        return _key(row)
+        """End a key and all that were made with it, now and for good; raises KeyNotFound.
+
+        Repeating it is harmless.
+        """
+        rows = await self._queries.rows(conn, "revoke_key", id=key_id, user_id=user_id, now=now)
+        for row in rows:
+            if row["id"] == key_id:
+                return _key(row)
+        raise KeyNotFound

@@ -7,6 +7,7 @@ from uuid import UUID
 
 __all__ = [
     "ApiKey",
+    "KeyLimits",
     "KeyStatus",
     "NewKey",
     "Principal",
@@ -15,6 +16,7 @@ __all__ = [
     "User",
     "UserRole",
     "UserStatus",
+    "fits_pattern",
 ]
 
 
@@ -60,6 +62,22 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+def fits_pattern(name: str, pattern: str) -> bool:
+    """Say whether a name fits a pattern; `*` stands for any characters, nothing else is special."""
+    parts = pattern.split("*")
+    if len(parts) == 1:
+        return name == pattern
+    if not name.startswith(parts[0]) or len(name) < sum(map(len, parts)):
+        return False
+    at = len(parts[0])
+    for part in parts[1:-1]:
+        found = name.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return len(name) - len(parts[-1]) >= at and name.endswith(parts[-1])
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """An account, and at once a tenant. Its password hash never leaves the store."""
@@ -92,6 +110,25 @@ class ApiKey:
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+    parent_key_id: UUID | None = None
+    tokens_per_minute: int | None = None
+    parallel_max: int | None = None
+    allowed_models: tuple[str, ...] | None = None
+    cache_max_age_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What a key may use beyond its requests per minute; None: no limit of its own.
+
+    `allowed_models` are patterns in which `*` stands for any characters; `cache_max_age_s` is how
+    old an answer out of the response cache may be, 0 for never.
+    """
+
+    tokens_per_minute: int | None = None
+    parallel_max: int | None = None
+    allowed_models: tuple[str, ...] | None = None
+    cache_max_age_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +153,8 @@ class Session:
 class Principal:
     """Who is calling, through a key (`api_key_id`) or a login (`session_id`), and with what rights.
 
-    `rate_limit` is requests per minute, None for a login.
+    `rate_limit` is requests per minute, None for a login. `model_lists` holds the patterns of the
+    key and of each key it descends from: a model must fit one pattern of every list.
     """
 
     user_id: UUID
@@ -126,6 +164,15 @@ class Principal:
     session_id: UUID | None = None
     rate_limit: int | None = None
     expires_at: datetime | None = None
+    model_lists: tuple[tuple[str, ...], ...] = ()
+    cache_max_age_s: int | None = None
+
+    def may_call(self, *names: str) -> bool:
+        """Say whether the caller may call the model known by any of these names."""
+        return all(
+            any(fits_pattern(name, pattern) for pattern in patterns for name in names)
+            for patterns in self.model_lists
+        )
 
     def allows(self, scope: Scope) -> bool:
         """Say whether the caller may do what `scope` names; each scope is its own, `admin` too."""
