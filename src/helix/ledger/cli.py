@@ -13,7 +13,7 @@ from helix.core.db import Connection
 from helix.core.errors import Misuse
 from helix.ledger.store import Store
 
-__all__ = ["main"]
+__all__ = ["main", "read_time", "read_usd"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,10 +84,10 @@ def set_price(  # noqa: PLR0917 - options, given by name
     """Set a price from now, or from a moment to come; calls before it keep theirs."""
     if not model.isprintable() or not 0 < len(model) <= 255:
         raise Misuse(f"{model!r} is no name of a model")
-    moment = None if effective is None else _read_time(effective)
+    moment = None if effective is None else read_time("--effective", effective)
     prices = {
-        "input_usd": _read_usd("--input", input_usd),
-        "output_usd": _read_usd("--output", output_usd),
+        "input_usd": read_usd("--input", input_usd),
+        "output_usd": read_usd("--output", output_usd),
     }
 
     async def work(conn: Connection, _: Settings) -> dict[str, Any]:
@@ -107,10 +107,11 @@ def set_price(  # noqa: PLR0917 - options, given by name
 
 
 def _optional_usd(option: str, text: str | None) -> Decimal | None:
-    return None if text is None else _read_usd(option, text)
+    return None if text is None else read_usd(option, text)
 
 
-def _read_usd(option: str, text: str) -> Decimal:
+def read_usd(option: str, text: str) -> Decimal:
+    """Return an amount of dollars given on the command line; raises Misuse."""
     try:
         usd = Decimal(text)
     except InvalidOperation:
@@ -123,9 +124,10 @@ def _read_usd(option: str, text: str) -> Decimal:
     return usd
 
 
-def _read_time(text: str) -> datetime:
+def read_time(option: str, text: str) -> datetime:
+    """Return a moment given on the command line, in UTC unless it says; raises Misuse."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Misuse(f"--effective: {text!r} is no time like 2027-01-31T00:00:00Z") from None
+        raise Misuse(f"{option}: {text!r} is no time like 2027-01-31T00:00:00Z") from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -9,9 +9,10 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from helix.core.money import EXACT, cost_of_tokens
-from helix.ledger.types import Charge, Price, Usage
+from helix.ledger.errors import UsageUnreadable
+from helix.ledger.types import DIMENSIONS, PERIODS, Charge, Price, Usage
 
-__all__ = ["PriceBook", "charge", "price_book"]
+__all__ = ["PriceBook", "charge", "estimate", "price_book", "read_grouping"]
 
 _NOTHING = Decimal(0)
 
@@ -63,3 +64,29 @@ def charge(usage: Usage, price: Price | None) -> Charge:
     if price.per_request is not None:
         cost = EXACT.add(cost, price.per_request)
     return Charge(cost, price.id)
+
+
+def estimate(price: Price | None, *, prompt_tokens: int, completion_tokens: int) -> Decimal:
+    """Return the most that these tokens can cost, whichever of them are cached or reasoning."""
+    if price is None:
+        return _NOTHING
+    into = max(price.input_per_million, price.cached_input_per_million or _NOTHING)
+    out = max(price.output_per_million, price.reasoning_per_million or _NOTHING)
+    cost = EXACT.add(cost_of_tokens(prompt_tokens, into), cost_of_tokens(completion_tokens, out))
+    return cost if price.per_request is None else EXACT.add(cost, price.per_request)
+
+
+def read_grouping(text: str) -> tuple[str, ...]:
+    """Return what usage is to be grouped by; raises UsageUnreadable, which names what there is."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    known = {*PERIODS, *DIMENSIONS}
+    for name in names:
+        if name not in known:
+            raise UsageUnreadable(
+                f"usage is not grouped by {name[:40]!r}, only by "
+                f"{', '.join([*PERIODS, *DIMENSIONS])}",
+                param="by",
+            )
+    if sum(name in PERIODS for name in names) > 1:
+        raise UsageUnreadable("group by one of hour, day and month", param="by")
+    return names
