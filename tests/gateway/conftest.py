@@ -5,7 +5,8 @@ import os
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -79,6 +80,7 @@ class Stack:
     user_id: UUID
     upstream: OpenAIUpstream
     owner: Connection
+    clients: list[AsyncOpenAI] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -86,7 +88,9 @@ class Stack:
 
     def client(self, key: str | None = None, **options: Any) -> AsyncOpenAI:
         given = {"max_retries": 0, "timeout": 30, **options}
-        return AsyncOpenAI(base_url=self.url, api_key=key or self.key, **given)
+        made = AsyncOpenAI(base_url=self.url, api_key=key or self.key, **given)
+        self.clients.append(made)
+        return made
 
     async def make_key(self, **options: Any) -> NewKey:
         async with self.owner.transaction():
@@ -125,15 +129,19 @@ class Stack:
 
     async def call(self, request_id: str | UUID) -> Any:
         """Return the one recorded answer of a request, joined with everything around it."""
+        (row,) = await self.tries(request_id)
+        return row
+
+    async def tries(self, request_id: str | UUID) -> list[Any]:
+        """Return every recorded try of a request, joined with everything around it."""
         rows = await self.owner.fetch(
             "SELECT c.*, t.id AS usage_id, t.cost_usd AS usage_cost,"
             " t.input_tokens, t.output_tokens"
             " FROM llm_calls c LEFT JOIN llm_token_usage t USING (response_id)"
-            " WHERE c.request_id = $1",
+            " WHERE c.request_id = $1 ORDER BY c.attempt, c.response_id",
             UUID(str(request_id)),
         )
-        assert len(rows) == 1
-        return rows[0]
+        return list(rows)
 
     async def count(self, table: str) -> int:
         found = await self.owner.fetchval(f"SELECT count(*) FROM {table}")
@@ -268,11 +276,16 @@ def gateway_db(db: Database) -> Database:
 
 @pytest.fixture
 async def stack(
-    gateway_db: Database, owner: Connection, upstream: OpenAIUpstream, options: dict[str, Any]
+    gateway_db: Database,
+    owner: Connection,
+    upstream: OpenAIUpstream,
+    options: dict[str, Any],
+    tmp_path: Path,
 ) -> AsyncIterator[Stack]:
     """A gateway in front of the providers `up` (the fake) and `mock`."""
     warnings.simplefilter("error")
-    settings, keyring = load_settings({}, **options), Keyring([new_key()])
+    settings = load_settings({}, home=tmp_path / "home", **{"probe_interval_s": 0, **options})
+    keyring = Keyring([new_key()])
     async with owner.transaction():
         user_id = await make_user(owner, UserRole.ADMIN)
         made = await make_key(owner, user_id)
@@ -289,7 +302,7 @@ async def stack(
         running(gateway_db, settings, keyring) as (people, whom, door),
         serving(door) as (server, port),
     ):
-        yield Stack(
+        whole = Stack(
             settings=settings,
             db=gateway_db,
             keyring=keyring,
@@ -303,3 +316,6 @@ async def stack(
             upstream=upstream,
             owner=owner,
         )
+        yield whole
+        for client in whole.clients:
+            await client.close()

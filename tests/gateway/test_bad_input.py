@@ -58,14 +58,14 @@ async def assert_alive(stack: Stack) -> None:
         (b'{"model":"mock/echo"}', "wrong_field", "messages"),
         (body(messages=[]), "wrong_field", "messages"),
         (body(messages="hello"), "wrong_field", "messages"),
-        (body(messages=["hello"]), "wrong_field", "messages"),
-        (body(messages=[{"content": "x"}]), "wrong_field", "messages"),
+        (body(messages=["hello"]), "wrong_field", "messages[0]"),
+        (body(messages=[{"content": "x"}]), "wrong_field", "messages[0].role"),
         (body(messages=HELLO * 10_000), "wrong_field", "messages"),
         (body(stream="yes"), "wrong_field", "stream"),
         (body(stream_options=[]), "wrong_field", "stream_options"),
         (body(helix=[]), "wrong_field", "helix"),
-        (body(helix={"projct": "x"}), "wrong_field", "helix"),
-        (body(helix={"project": "x"}), "wrong_field", "helix"),
+        (body(helix={"projct": "x"}), "wrong_field", "helix.projct"),
+        (body(helix={"project": "x"}), "wrong_field", "helix.project"),
         (body(helix={"agent": "x" * 101}), "wrong_field", "helix.agent"),
         (body(helix={"mock": {"delay": 1}}), "bad_input", "helix.mock"),
         (body(deep=None).replace(b"null", b"[" * 65 + b"]" * 65), "not_json", None),
@@ -122,7 +122,7 @@ async def test_huge_numbers_are_kept_and_passed_on_as_they_were_sent(stack: Stac
         b'"seed":18446744073709551616,"temperature":1e400,"deep":-0.0}'
     )
     assert (await stack.chat(sent)).status == 200
-    passed_on = stack.upstream.seen[0].body
+    passed_on = stack.upstream.calls[0].body
     assert b'"seed":18446744073709551616' in passed_on
     assert b'"temperature":1e400' in passed_on
     assert b'"deep":-0.0' in passed_on
@@ -131,7 +131,7 @@ async def test_huge_numbers_are_kept_and_passed_on_as_they_were_sent(stack: Stac
 async def test_of_a_field_given_twice_one_reaches_the_provider(stack: Stack) -> None:
     sent = b'{"model":"nobody/x","model":"up/gpt-4","messages":[{"role":"user","content":"x"}]}'
     assert (await stack.chat(sent)).status == 200
-    assert stack.upstream.seen[0].body.count(b'"model"') == 1
+    assert stack.upstream.calls[0].body.count(b'"model"') == 1
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ async def test_usage_chunk_reaches_only_a_client_that_asked_for_it(stack: Stack)
         without = [chunk.usage async for chunk in unasked if chunk.usage is not None]
     assert [usage.total_tokens for usage in with_usage] == [18]
     assert without == []
-    assert [seen.json["stream_options"] for seen in stack.upstream.seen] == [
+    assert [seen.json["stream_options"] for seen in stack.upstream.calls] == [
         {"include_usage": True},
         {"include_usage": True},
     ]
@@ -144,7 +144,7 @@ async def test_unknown_fields_reach_the_provider_and_helix_does_not(stack: Stack
             },
             extra_headers={"Idempotency-Key": "once", "X-Client-Request-Id": "mine"},
         )
-    sent = stack.upstream.seen[0].json
+    sent = stack.upstream.calls[0].json
     assert sent["top_k"] == 40
     assert sent["odd"] == {"number": 1e300}
     assert sent["model"] == "gpt-4"
@@ -160,7 +160,7 @@ async def test_unknown_fields_reach_the_provider_and_helix_does_not(stack: Stack
 
 async def test_provider_gets_its_own_key_and_the_id_of_the_request(stack: Stack) -> None:
     answer = await stack.chat(model="up/gpt-4")
-    seen = stack.upstream.seen[0]
+    seen = stack.upstream.calls[0]
     assert seen.headers["authorization"] == "Bearer sk-upstream-secret-123456"
     assert seen.headers["x-request-id"] == answer.headers["x-helix-request-id"]
     assert stack.key not in str(seen.headers)
@@ -169,7 +169,7 @@ async def test_provider_gets_its_own_key_and_the_id_of_the_request(stack: Stack)
 async def test_request_is_committed_before_the_provider_is_called(stack: Stack) -> None:
     asking = asyncio.create_task(stack.chat(model="up/held"))
     await stack.upstream.arrived.wait()
-    request_id = UUID(stack.upstream.seen[0].headers["x-request-id"])
+    request_id = UUID(stack.upstream.calls[0].headers["x-request-id"])
     row = await stack.owner.fetchrow("SELECT status FROM llm_requests WHERE id = $1", request_id)
     body = await stack.owner.fetchval(
         "SELECT request_body::text FROM llm_request_bodies WHERE request_id = $1", request_id

@@ -25,11 +25,11 @@ async def test_tail_lists_calls_and_show_joins_everything(
     stack: Stack, database_url: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await stack.chat(model="up/gpt-4")
-    await stack.chat(model="mock/error")
+    await stack.chat(model="up/400")
     tail = await calls(stack, database_url, capsys, monkeypatch, "tail", "-n", "5", "--json")
     assert [(one["requested_model"], one["status"]) for one in tail.json] == [
         ("up/gpt-4", "completed"),
-        ("mock/error", "failed"),
+        ("up/400", "failed"),
     ]
     request_id = first.headers["x-helix-request-id"]
     for wanted in (request_id, tail.json[0]["response_id"]):
@@ -58,7 +58,7 @@ async def test_request_without_an_answer_is_shown_too(
 ) -> None:
     asking = asyncio.create_task(stack.chat(model="up/held"))
     await stack.upstream.arrived.wait()
-    request_id = stack.upstream.seen[0].headers["x-request-id"]
+    request_id = stack.upstream.calls[0].headers["x-request-id"]
     shown = await calls(stack, database_url, capsys, monkeypatch, "show", request_id, "--json")
     assert shown.json[0]["request_status"] == "running"
     assert shown.json[0]["responses"] == []

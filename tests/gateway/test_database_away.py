@@ -64,7 +64,7 @@ async def test_call_is_refused_quickly_and_nothing_is_asked_of_the_provider(
     began_s = time.monotonic()
     refused(await stack.chat(model="up/gpt-4"))
     assert time.monotonic() - began_s < RECORD_TIMEOUT_S + 1
-    assert stack.upstream.seen == []
+    assert stack.upstream.calls == []
     await ready(stack, 503)
 
 
@@ -110,7 +110,7 @@ async def test_frozen_database_refuses_in_time_and_leaves_no_open_request(
     assert time.monotonic() - began_s < 2 * RECORD_TIMEOUT_S + 2
     for answer in answers:
         refused(answer)
-    assert stack.upstream.seen == []
+    assert stack.upstream.calls == []
     await proxy.drop()
     await ready(stack, 200)
     assert (await stack.chat()).status == 200
@@ -206,11 +206,34 @@ async def test_killed_backends_cost_no_call(stack: Stack, owner: Connection) -> 
     assert await stack.count("llm_requests") == 40
 
 
-async def test_answer_that_cannot_be_recorded_in_time_is_recorded_later(
+async def test_answer_is_kept_on_disk_while_the_database_is_away(
+    stack: Stack, proxy: DatabaseProxy
+) -> None:
+    """The client gets its answer, whole, and the record of it follows when the database is back."""
+    await ready(stack, 200)
+    asking = asyncio.create_task(stack.chat(model="up/held", stream=True))
+    await stack.upstream.arrived.wait()
+    await proxy.cut()
+    stack.upstream.go_on.set()
+    answer = await asyncio.wait_for(asking, 10)
+    assert answer.events[-1] == "[DONE]"
+    assert await stack.count("llm_responses") == 0
+    spools = list((stack.settings.home_dir / "spool").iterdir())
+    assert [oct(path.stat().st_mode & 0o777) for path in spools] == ["0o600"]
+    await proxy.start()
+    await wait_for_rows(stack, "llm_responses", 1)
+    assert (await stack.call(UUID(answer.headers["x-helix-request-id"])))["content"] == TEXT
+    await ready(stack, 200)
+    assert spools[0].stat().st_size == 0
+
+
+async def test_answer_that_cannot_be_kept_in_time_is_recorded_later(
     stack: Stack, proxy: DatabaseProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client is told, within a bound, that its answer is not safe; the record still follows."""
-    monkeypatch.setattr(stack.gateway._recorder._settlements, "_wait_s", 0.3)
+    """With a full disk the client is told that its answer is not safe; the record still follows."""
+    spool = stack.gateway._recorder._spool
+    assert spool is not None
+    monkeypatch.setattr(spool, "_bytes_max", 0)
     await ready(stack, 200)
     asking = asyncio.create_task(stack.chat(model="up/held", stream=True))
     await stack.upstream.arrived.wait()

@@ -4,12 +4,16 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from helix.accounts.policy import key_from_random
 from helix.accounts.store import Store
-from helix.accounts.types import Scope, UserStatus
+from helix.accounts.types import KeyLimits, Scope, UserStatus
 from tests.gateway.conftest import Stack
+from tests.gateway.test_retries import make_route
+
+ECHO = b'{"model": "mock/echo", "messages": [{"role": "user", "content": "hello"}]}'
 
 
 async def until_refused(stack: Stack, key: str) -> tuple[float, str]:
@@ -67,7 +71,9 @@ async def test_limit_is_exact_when_many_call_at_once(stack: Stack) -> None:
     made = await stack.make_key(rate_limit=20)
     answers = await asyncio.gather(
         *(
-            stack.request("GET", "/v1/models", headers={"Authorization": f"Bearer {made.key}"})
+            stack.request(
+                "POST", "/v1/chat/completions", ECHO, {"X-Api-Key": made.key, "Authorization": ""}
+            )
             for _ in range(50)
         )
     )
@@ -82,7 +88,7 @@ async def test_limit_is_exact_when_many_call_at_once(stack: Stack) -> None:
 async def test_limit_of_zero_refuses_all(stack: Stack) -> None:
     made = await stack.make_key(rate_limit=0)
     answer = await stack.request(
-        "GET", "/v1/models", headers={"Authorization": f"Bearer {made.key}"}
+        "POST", "/v1/chat/completions", ECHO, {"Authorization": f"Bearer {made.key}"}
     )
     assert answer.status == 429
 
@@ -122,3 +128,36 @@ async def test_unknown_keys_are_remembered_in_a_bounded_number(
         header = {"Authorization": f"Bearer {key_from_random(bytes([number]) * 24)}"}
         assert (await stack.request("GET", "/v1/models", headers=header)).status == 401
     assert len(stack.accounts.keys._unknown) == 10
+
+
+@pytest.mark.parametrize(
+    ("pattern", "may", "may_not"),
+    [
+        ("mock/*", ["mock/echo", "mock/small"], ["up/gpt-4", "route/best"]),
+        ("gpt-4", ["up/gpt-4", "route/best"], ["up/gpt-4-turbo", "route/any", "mock/echo"]),
+        ("route/any", ["route/any"], ["up/gpt-4", "up/gpt-4-turbo", "route/best"]),
+    ],
+)
+async def test_key_calls_only_models_that_it_may(
+    stack: Stack, pattern: str, may: list[str], may_not: list[str]
+) -> None:
+    """By the name that is asked for, or else by everything that stands behind it."""
+    await make_route(stack, "best", "gpt-4")
+    await make_route(stack, "any", "gpt-4", "gpt-4-turbo")
+    made = await stack.make_key(limits=KeyLimits(allowed_models=(pattern,)))
+    header = {"Authorization": f"Bearer {made.key}"}
+    for model in [*may, *may_not]:
+        body = msgspec.json.encode(
+            {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+        )
+        answer = await stack.request("POST", "/v1/chat/completions", body, header)
+        if model in may:
+            assert answer.status == 200
+        else:
+            assert (answer.status, answer.error["code"]) == (403, "model_not_allowed")
+            assert answer.error["param"] == "model"
+            assert model in answer.error["message"]
+    recorded = await stack.owner.fetch("SELECT DISTINCT model_name FROM llm_requests ORDER BY 1")
+    assert [row["model_name"] for row in recorded] == sorted(may)
+    listed = await stack.request("GET", "/v1/models", headers=header)
+    assert {one["id"] for one in listed.json["data"]}.isdisjoint(may_not)

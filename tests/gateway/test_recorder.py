@@ -19,7 +19,7 @@ from helix.gateway.recorder import SESSION, Recorder, Unstorable
 from helix.gateway.settle import given_up, settlement
 from helix.gateway.store import Store
 from helix.gateway.sweep import Sweep, SweepTimes
-from helix.gateway.types import Admission, Outcome, Settlement
+from helix.gateway.types import Admission, Outcome, Settlement, Verdict
 from helix.ledger import Charge, Usage
 from tests.gateway.conftest import Stack, make_user
 
@@ -138,7 +138,7 @@ async def test_bad_row_takes_no_other_call_down(
     batch = [*good[:17], admission(user_id, **bad), *good[17:]]
     results = await asyncio.gather(*(recorder.admit(row) for row in batch), return_exceptions=True)
     assert isinstance(results[17], Unstorable)
-    assert [one for one in results if one is not None] == [results[17]]
+    assert [one for one in results if not isinstance(one, Verdict)] == [results[17]]
     assert await rows(owner, "llm_requests") == 30
 
 
@@ -166,6 +166,104 @@ async def test_request_is_settled_once(
         await recorder.settle(completed(admission(user_id)))
     assert await rows(owner, "llm_responses") == 1
     assert await rows(owner, "llm_token_usage") == 1
+
+
+async def test_attempts_are_recorded_and_charged_before_the_end(
+    recorder: Recorder, owner: Connection, user_id: UUID
+) -> None:
+    row = admission(user_id)
+    await recorder.admit(row)
+    failed = completed(row, status="failed", error_code="upstream_failed")
+    await recorder.respond(failed)
+    assert await owner.fetchval("SELECT status FROM llm_requests") == "running"
+    assert await rows(owner, "llm_token_usage") == 1
+    await recorder.settle(completed(row, attempt=2))
+    answers = await owner.fetch("SELECT attempt, selected FROM llm_responses ORDER BY attempt")
+    assert [tuple(answer) for answer in answers] == [(1, False), (2, True)]
+    with pytest.raises(CallInterrupted):
+        await recorder.respond(completed(row, attempt=3))
+
+
+async def test_attempt_in_the_batch_of_the_end_is_recorded_too(
+    recorder: Recorder, owner: Connection, user_id: UUID
+) -> None:
+    row = admission(user_id)
+    await recorder.admit(row)
+    ends = [completed(row, attempt=3), completed(row, attempt=1), completed(row, attempt=2)]
+    await asyncio.gather(
+        recorder.respond(ends[1]), recorder.respond(ends[2]), recorder.settle(ends[0])
+    )
+    answers = await owner.fetch("SELECT attempt, selected FROM llm_responses ORDER BY attempt")
+    assert [tuple(answer) for answer in answers] == [(1, False), (2, False), (3, True)]
+
+
+async def test_a_candidate_is_chosen_once(
+    recorder: Recorder, owner: Connection, user_id: UUID
+) -> None:
+    row = admission(user_id)
+    await recorder.admit(row)
+    first, second = completed(row, attempt=1), completed(row, attempt=2)
+    await asyncio.gather(recorder.respond(first), recorder.respond(second))
+    await recorder.choose(row.id, second.id, now=NOW, confidence=Decimal("0.75"))
+    with pytest.raises(CallInterrupted):
+        await recorder.choose(row.id, first.id, now=NOW)
+    answers = await owner.fetch(
+        "SELECT attempt, selected, confidence FROM llm_responses ORDER BY attempt"
+    )
+    assert [tuple(one) for one in answers] == [(1, False, None), (2, True, Decimal("0.7500"))]
+    assert await owner.fetchval("SELECT status FROM llm_requests") == "completed"
+    assert await rows(owner, "llm_token_usage") == 2
+
+
+async def test_candidates_and_their_choice_may_come_at_once(
+    recorder: Recorder, owner: Connection, user_id: UUID
+) -> None:
+    """A statement does not see what it inserts: the choice must wait for the batch before it."""
+    calls = [admission(user_id, n) for n in range(5)]
+    await asyncio.gather(*(recorder.admit(row) for row in calls))
+    told = []
+    for row in calls:
+        first, second = completed(row, attempt=1), completed(row, attempt=2)
+        told += [recorder.respond(first), recorder.respond(second)]
+        told.append(recorder.choose(row.id, second.id, now=NOW))
+    assert await asyncio.gather(*told) == [None] * 15
+    found = await owner.fetch(
+        "SELECT q.status, count(*) AS n, array_agg(r.attempt) FILTER (WHERE r.selected) AS chosen"
+        " FROM llm_requests q JOIN llm_responses r ON r.request_id = q.id GROUP BY q.id"
+    )
+    assert [tuple(row) for row in found] == [("completed", 2, [2])] * 5
+    assert await rows(owner, "llm_token_usage") == 10
+
+
+async def test_attempt_and_the_end_of_its_request_may_come_at_once(
+    recorder: Recorder, owner: Connection, user_id: UUID
+) -> None:
+    calls = [admission(user_id, n) for n in range(5)]
+    await asyncio.gather(*(recorder.admit(row) for row in calls))
+    told = []
+    for row in calls:
+        told.append(recorder.respond(completed(row, attempt=1)))
+        told.append(recorder.settle(completed(row, attempt=2)))
+    assert await asyncio.gather(*told) == [None] * 10
+    found = await owner.fetch(
+        "SELECT request_id, array_agg(attempt ORDER BY attempt) AS tries,"
+        " array_agg(attempt) FILTER (WHERE selected) AS chosen"
+        " FROM llm_responses GROUP BY 1"
+    )
+    assert [tuple(row)[1:] for row in found] == [([1, 2], [2])] * 5
+
+
+async def test_only_a_candidate_of_the_request_can_be_chosen(
+    recorder: Recorder, owner: Connection, user_id: UUID
+) -> None:
+    mine, other = admission(user_id), admission(user_id)
+    await asyncio.gather(recorder.admit(mine), recorder.admit(other))
+    candidate = completed(other)
+    await recorder.respond(candidate)
+    with pytest.raises(CallInterrupted):
+        await recorder.choose(mine.id, candidate.id, now=NOW)
+    states = await owner.fetch("SELECT DISTINCT status FROM llm_requests")
+    assert [state["status"] for state in states] == ["running"]
 
 
 async def test_failed_call_without_tokens_uses_nothing(
@@ -280,7 +378,7 @@ async def test_stopping_gateway_cuts_calls_off_and_settles_them(stack: Stack) ->
     streaming = asyncio.create_task(stack.chat(model="up/held", stream=True))
     asking = asyncio.create_task(stack.chat(model="up/silent"))
     async with asyncio.timeout(5):
-        while len(stack.upstream.seen) < 2:  # noqa: ASYNC110 - two requests
+        while len(stack.upstream.calls) < 2:  # noqa: ASYNC110 - two requests
             await asyncio.sleep(0.005)
     await stack.gateway.stop()
     refused = await asking

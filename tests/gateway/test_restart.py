@@ -56,9 +56,7 @@ async def test_database_restarted_under_calls_loses_none(
         await postgres.stop()
         status, text = await asyncio.wait_for(chat(port, made.key, "mock/echo"), 5)
         assert status == 503, text
-        upstream.go_on.set()
-        await asyncio.wait({under_way}, timeout=0.3)
-        assert not under_way.done(), under_way.result()
+        upstream.go_on.set()  # the answer is kept in the spool, and so may be given
         assert await postgres.start() == url
         status, text = await asyncio.wait_for(under_way, 15)
         assert status == 200

@@ -14,6 +14,7 @@ from helix.providers.types import Wire
 from tests.fakes.openai_upstream import words
 from tests.gateway.conftest import Answer, Stack
 
+REFUSALS = {500, 502, 503, 529}
 HELLO: Any = [{"role": "user", "content": "hello there"}]
 
 
@@ -30,11 +31,12 @@ def options() -> dict[str, Any]:
 
 
 async def recorded_failure(stack: Stack, answer: Answer, status: str = "failed") -> Any:
-    call = await stack.call(answer.headers["x-helix-request-id"])
-    assert call["status"] == status
-    assert call["request_status"] == "failed"
-    assert call["error"]
-    return call
+    tries = await stack.tries(answer.headers["x-helix-request-id"])
+    assert [call["attempt"] for call in tries] == list(range(1, len(tries) + 1))
+    assert [call["status"] for call in tries] == ["failed"] * (len(tries) - 1) + [status]
+    assert {call["request_status"] for call in tries} == {"failed"}
+    assert all(call["error"] for call in tries)
+    return tries[-1]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -67,7 +69,8 @@ async def test_refusal_is_mapped_and_recorded(  # noqa: PLR0917 - parameters of 
     assert call["http_status"] == upstream_status
     assert call["cost"] == 0
     assert call["usage_id"] is None
-    assert len(stack.upstream.seen) == 1  # never sent a second time
+    # Sent again only where the provider said that it did not answer, and then retries_max times.
+    assert len(stack.upstream.calls) == (3 if upstream_status in REFUSALS else 1)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ async def test_fault_after_the_first_content_is_an_error_event_and_no_retry(
     assert call["usage_estimated"]
     assert call["tokens_in"] == 3
     assert call["usage_id"] is not None
-    assert len(stack.upstream.seen) == 1
+    assert len(stack.upstream.calls) == 1
 
 
 async def test_stock_client_raises_on_an_error_event(stack: Stack) -> None:
@@ -239,7 +242,7 @@ async def test_client_that_leaves_stops_the_provider_and_is_settled(stack: Stack
                 break
         await stream.close()
     request_id = UUID(raw.headers["x-helix-request-id"])
-    await asyncio.wait_for(stack.upstream.seen[0].cut.wait(), 5)
+    await asyncio.wait_for(stack.upstream.calls[0].cut.wait(), 5)
     async with asyncio.timeout(5):
         while not await stack.count("llm_responses"):  # noqa: ASYNC110 - a row tells nobody
             await asyncio.sleep(0.01)
@@ -265,5 +268,5 @@ async def test_client_that_leaves_before_the_first_byte_is_settled(stack: Stack)
     async with asyncio.timeout(5):
         while not await stack.count("llm_responses"):  # noqa: ASYNC110 - a row tells nobody
             await asyncio.sleep(0.01)
-    request_id = UUID(stack.upstream.seen[0].headers["x-request-id"])
+    request_id = UUID(stack.upstream.calls[0].headers["x-request-id"])
     assert (await stack.call(request_id))["status"] == "cancelled"

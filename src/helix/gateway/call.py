@@ -1,60 +1,61 @@
-"""The path of a chat call: let in, read, recorded, made, streamed through, recorded, ended.
+"""The path of a call: let in, read, recorded, made, streamed through, recorded, ended.
 
 The order is the promise: the request is committed before a provider is called, and the answer,
-its usage and its cost before the client's last byte.
+its usage and its cost before the client's last byte. Here is the order; each step is a file:
+attempts.py (trying), whole.py and stream.py (answers), ending.py (records), replay.py (answers
+that are recorded already), cache.py, virtual_run.py.
 """
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+from uuid import UUID
 
 import msgspec
 
-from helix.accounts import Accounts, Principal, Scope
+from helix.accounts import Accounts, Principal, Scope, presented
 from helix.core.clock import Clock
-from helix.core.errors import HelixError
 from helix.core.log import get_log
-from helix.gateway.errors import (
-    CallInterrupted,
-    NotRecorded,
-    RequestUnstorable,
-    Stopping,
-    TooBusy,
-    TotalTimeout,
-    UpstreamCut,
-    WrongField,
-)
+from helix.gateway.admitting import Admitting, Notes
+from helix.gateway.answers import stream_again, whole_again
+from helix.gateway.cache import CACHE_HEADER, Cache, CacheUse, cache_key, read_use
+from helix.gateway.dialects.types import Dialect
+from helix.gateway.ending import Ending
+from helix.gateway.errors import ModelNotAllowed, NotCached, Stopping, TooBusy, WrongField
 from helix.gateway.exchange import Exchange
-from helix.gateway.intake import IntakeLimits, read_chat, upstream_body
-from helix.gateway.metrics import Metrics
+from helix.gateway.hooks import BeforeHook, Injected
+from helix.gateway.intake import IntakeLimits
+from helix.gateway.kept import KeptResponses
 from helix.gateway.ownership import Ownership
-from helix.gateway.policy import (
-    Answer,
-    estimate_prompt,
-    is_refusal,
-    one_line,
-    read_answer,
-    read_usage,
-    refusal_of,
-)
-from helix.gateway.recorder import Recorder, Unstorable
-from helix.gateway.render import error_event, unexpected
-from helix.gateway.settle import NOTHING_USED, settlement
-from helix.gateway.sse import DONE, EventSplitter, Transcript, data_of
-from helix.gateway.types import Admission, ChatRequest, Outcome, Settlement
-from helix.ledger import TOKENS_MAX, Ledger, Usage
-from helix.providers import Call, Providers, Reply, Route, UpstreamBroken, estimate_tokens
+from helix.gateway.policy import may_call
+from helix.gateway.replay import Replays, body_of
+from helix.gateway.settle import cached_settlement
+from helix.gateway.stream import Streams
+from helix.gateway.turn import Cut, Turn
+from helix.gateway.types import CallRequest, Recorded
+from helix.gateway.virtual_run import Virtuals
+from helix.gateway.whole import Wholes, client_body
+from helix.providers import Operation, OperationUnsupported, Plan, Providers
 
-__all__ = ["CallLimits", "Chat"]
+__all__ = ["CallLimits", "Calls"]
 
 _log = get_log(__name__)
-_DONE_EVENT = b"data: [DONE]\n\n"
-_EVENT_STREAM = "text/event-stream"
-_REFUSAL_BYTES_MAX = 65_536
-_NOTE_CHARS_MAX = 255
+_JSON = b"application/json"
 _READ_HERE_BYTES = 500_000  # reading more takes milliseconds, which others would wait for
-INTERRUPTED_WAIT_S = 5.0
+TICK_S = 0.1
+_SCOPES = {Operation.EMBEDDINGS: (Scope.EMBEDDINGS, Scope.COMPLETIONS)}
+_NUMBERS = frozenset({Operation.EMBEDDINGS, Operation.MODERATIONS})
+
+
+class Reads(Protocol):
+    """Reads requests: a dialect, or one that only counts."""
+
+    def read(self, body: bytes, limits: IntakeLimits) -> CallRequest:
+        """Return the call that a body asks for."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,87 +63,71 @@ class CallLimits:
     """Bounds of calls, each by the name of its setting."""
 
     body_bytes_max: int
-    total_timeout_s: float
+    body_timeout_s: float
     calls_in_flight_max: int
+    idempotency_wait_s: float
+    cache_ttl_s: float
 
 
-class _Cut(Enum):
-    """Why a call is cut off from outside."""
-
-    GONE = auto()
-    STOPPING = auto()
-
-
-@dataclass(slots=True, eq=False)
-class _Turn:
-    """One call under way."""
-
-    exchange: Exchange
-    request: ChatRequest
-    route: Route
-    admission: Admission
-    sent_s: float
-    first_s: float | None = None
-    http_status: int | None = None
-    deadline: asyncio.Timeout | None = None
-    cut: _Cut | None = None
-    transcript: Transcript = field(default_factory=Transcript)
-
-    def cut_off(self, why: _Cut) -> None:
-        """End the waiting for the provider, now."""
-        if self.deadline is not None and self.cut is None and not self.deadline.expired():
-            self.cut = why
-            self.deadline.reschedule(asyncio.get_running_loop().time())
-
-
-class Chat:
-    """Makes chat calls. `lease` is written with each request (sweep.py)."""
+class Calls:
+    """Makes calls. `start` it in the loop it works in."""
 
     def __init__(
         self,
         *,
         accounts: Accounts,
         providers: Providers,
-        ledger: Ledger,
-        recorder: Recorder,
+        admitting: Admitting,
         ownership: Ownership,
-        metrics: Metrics,
+        ending: Ending,
+        wholes: Wholes,
+        streams: Streams,
+        virtuals: Virtuals,
+        replays: Replays,
+        kept: KeptResponses,
+        cache: Cache,
         clock: Clock,
         intake: IntakeLimits,
         limits: CallLimits,
-        lease: int,
     ) -> None:
         self._accounts = accounts
         self._providers = providers
-        self._ledger = ledger
-        self._recorder = recorder
+        self._admitting = admitting
         self._ownership = ownership
-        self._metrics = metrics
+        self._ending = ending
+        self._wholes = wholes
+        self._streams = streams
+        self._virtuals = virtuals
+        self._replays = replays
+        self._kept = kept
+        self._cache = cache
         self._clock = clock
         self._intake = intake
         self._limits = limits
-        self._metadata = msgspec.json.encode({"lease": lease}).decode()
-        self._turns: set[_Turn] = set()
+        self._turns: set[Turn] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self.before: list[BeforeHook] = []
         self.in_flight = 0
         self.stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Serve one `POST /v1/chat/completions`; raises HelixError before the answer began."""
-        if self.stopping:
-            raise Stopping
-        if self.in_flight >= self._limits.calls_in_flight_max:
-            most = self._limits.calls_in_flight_max
-            raise TooBusy(f"calls_in_flight_max ({most}) calls are under way; try again shortly")
-        self.in_flight += 1
-        self._idle.clear()
-        try:
-            await self._handle(exchange)
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
+    # ---- life
+
+    def start(self) -> None:
+        """Begin to watch the time of calls."""
+        self._tick()
+
+    def stop(self) -> None:
+        """End the watching."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+
+    def _tick(self) -> None:
+        now_s = self._clock.monotonic_s()
+        for turn in self._turns:
+            turn.check_time(now_s)
+        self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     async def until_idle(self, timeout_s: float) -> bool:
         """Wait until no call is under way, or so long; say whether that is so."""
@@ -154,398 +139,250 @@ class Chat:
     def cut_all(self) -> None:
         """Cut off every call under way; each is settled as interrupted and its client told."""
         for turn in self._turns:
-            turn.cut_off(_Cut.STOPPING)
+            turn.cut_off(Cut.STOPPING)
 
-    async def _handle(self, exchange: Exchange) -> None:
-        exchange.check_head(self._limits.body_bytes_max)
-        principal = await self._accounts.admit(
-            exchange.headers.get(b"authorization"), Scope.COMPLETIONS
-        )
-        body = await exchange.body(self._limits.body_bytes_max)
-        if len(body) <= _READ_HERE_BYTES:
-            request = read_chat(body, self._intake)
-        else:
-            request = await asyncio.to_thread(read_chat, body, self._intake)
-        route = await self._providers.route(request.model)
-        if request.project_id is not None or request.session_id is not None:
-            await self._ownership.check(
-                principal.user_id, project_id=request.project_id, session_id=request.session_id
-            )
-        admission = self._admission(exchange, principal, request)
+    def enter(self) -> None:
+        """Count a call in; raises Stopping or TooBusy. `leave` when it is over."""
+        if self.stopping:
+            raise Stopping
+        if self.in_flight >= self._limits.calls_in_flight_max:
+            most = self._limits.calls_in_flight_max
+            raise TooBusy(f"calls_in_flight_max ({most}) calls are under way; try again shortly")
+        self.in_flight += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """Count a call out."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+    # ---- a client's call
+
+    async def handle(self, exchange: Exchange, dialect: Dialect) -> None:
+        """Serve one call of a client; raises HelixError before the answer began."""
+        self.enter()
         try:
-            await self._recorder.admit(admission)
-        except Unstorable as exc:
-            raise RequestUnstorable from exc
-        turn = _Turn(exchange, request, route, admission, self._clock.monotonic_s())
+            await self._handle(exchange, dialect)
+        finally:
+            self.leave()
+
+    async def _handle(self, exchange: Exchange, dialect: Dialect) -> None:
+        self.check_head(exchange)
+        scopes = _SCOPES.get(dialect.operation, (Scope.COMPLETIONS,))
+        principal = await self._accounts.admit(presented(exchange.headers), *scopes)
+        body = await self.body(exchange)
+        request = await self.read(dialect, body)
+        if request.previous is not None:
+            request = await self._kept.go_on(principal, request)
+        use = read_use(exchange.headers.get(CACHE_HEADER))
+        notes = Notes.of(exchange.headers, dialect.path, body)
+        turn = await self.prepare(
+            principal, dialect, request, request_id=exchange.request_id, exchange=exchange
+        )
+        found = await self._look(turn, use)
+        verdict = await self._admitting.admit(turn, notes, free=found is not None)
+        if verdict is not None:
+            exchange.replayed()
+            again = await self._replays.wait(
+                principal.user_id,
+                verdict,
+                timeout_s=min(self._limits.idempotency_wait_s, turn.total_s),
+            )
+            await self._tell_again(exchange, turn, again)
+            return
+        exchange.recorded()
+        async with self.under_way(turn):
+            if found is not None:
+                await self._settle_found(turn, found)
+                await self._tell_again(exchange, turn, found)
+            elif turn.virtual:
+                await self._virtuals.serve(turn, exchange)
+            elif request.stream:
+                await self._streams.serve(turn, exchange)
+            else:
+                fetched = await self._wholes.fetch(turn)
+                await exchange.reply(200, client_body(turn, fetched), _JSON)
+
+    def check_head(self, exchange: Exchange) -> None:
+        """Refuse a body that says it is too large."""
+        exchange.check_head(self._limits.body_bytes_max)
+
+    async def body(self, exchange: Exchange) -> bytes:
+        """Return the body of a request, within limits."""
+        return await exchange.body(self._limits.body_bytes_max, self._limits.body_timeout_s)
+
+    async def read(self, dialect: Reads, body: bytes) -> CallRequest:
+        """Return the request in a body, read beside other calls when that takes long."""
+        if len(body) <= _READ_HERE_BYTES:
+            return dialect.read(body, self._intake)
+        return await asyncio.to_thread(dialect.read, body, self._intake)
+
+    # ---- what every call goes through
+
+    async def prepare(
+        self,
+        principal: Principal,
+        dialect: Dialect,
+        request: CallRequest,
+        *,
+        request_id: UUID,
+        exchange: Exchange | None,
+    ) -> Turn:
+        """Return a call that may be admitted: owned, planned, with what hooks added to it."""
+        options = request.options
+        if options.project_id is not None or options.session_id is not None:
+            await self._ownership.check(
+                principal.user_id, project_id=options.project_id, session_id=options.session_id
+            )
+        injected: Injected | None = None
+        if self.before and exchange is not None and request.operation not in _NUMBERS:
+            request, injected = await self._inject(request, principal, request_id)
+        if options.session is not None:
+            session_id = None if injected is None else injected.session_id
+            if session_id is None:
+                session_id = await self._ownership.session(principal.user_id, options.session)
+            request = replace(request, options=replace(options, session_id=session_id))
+        virtual = self._virtuals.takes(request)
+        if virtual:
+            plan = await self._virtuals.plan(principal, request)
+        else:
+            plan = await self._plan(request, dialect)
+        if principal.model_lists and not may_call(principal, request, plan):
+            raise ModelNotAllowed(request.model)
+        total_s = plan.policy.total_s
+        if options.timeout_s is not None:
+            total_s = min(total_s, options.timeout_s)
+        return Turn(
+            request_id=request_id,
+            id_text=str(request_id),
+            principal=principal,
+            dialect=dialect,
+            request=request,
+            plan=plan,
+            began_s=self._clock.monotonic_s(),
+            total_s=total_s,
+            exchange=exchange,
+            injected=injected,
+            virtual=virtual,
+        )
+
+    async def _plan(self, request: CallRequest, dialect: Dialect) -> Plan:
+        operation = request.operation
+        if request.native_only is not None and dialect.native is not None:
+            operation = dialect.native
+        try:
+            return await self._providers.plan(
+                request.model,
+                operation=operation,
+                needs=request.needs,
+                sticky=request.options.sticky,
+            )
+        except OperationUnsupported as exc:
+            if request.native_only is None:
+                raise
+            raise WrongField(*request.native_only) from exc
+
+    async def _inject(
+        self, request: CallRequest, principal: Principal, request_id: UUID
+    ) -> tuple[CallRequest, Injected | None]:
+        """Return the request with what the hooks added, and what that was, all told together."""
+        added: Injected | None = None
+        for hook in self.before:
+            one = await hook(request, principal, request_id)
+            if one is None:
+                continue
+            added = one if added is None else _both(added, one)
+            if one.messages is not None:
+                messages = msgspec.Raw(msgspec.json.encode(one.messages))
+                request = replace(request, fields={**request.fields, "messages": messages})
+        return request, added
+
+    @asynccontextmanager
+    async def under_way(self, turn: Turn) -> AsyncIterator[None]:
+        """Watch the time of an admitted call, and let it be cut off."""
         self._turns.add(turn)
         try:
-            await (self._stream(turn) if request.stream else self._whole(turn))
+            yield
         finally:
             self._turns.discard(turn)
 
-    def _admission(
-        self, exchange: Exchange, principal: Principal, request: ChatRequest
-    ) -> Admission:
-        headers = exchange.headers
-        return Admission(
-            id=exchange.request_id,
-            user_id=principal.user_id,
-            api_key_id=principal.api_key_id,
-            session_id=request.session_id or principal.session_id,
-            project_id=request.project_id,
-            agent_id=request.agent_id,
-            model_name=request.model,
-            stream=request.stream,
-            model_params=request.params,
-            idempotency_key=_note(headers, b"idempotency-key"),
-            client_request_id=_note(headers, b"x-client-request-id"),
-            metadata=self._metadata,
-            created_at=self._clock.now(),
-            request_body=request.text,
-            body_bytes=request.body_bytes,
-        )
+    # ---- answers that are there already
 
-    # ---- an answer in one piece
-
-    async def _whole(self, turn: _Turn) -> None:
-        try:
-            body = await self._fetch(turn)
-            answer = read_answer(turn.route.provider.name, body)
-        except HelixError as exc:
-            await self._settle_failed(turn, exc, Outcome.FAILED)
-            raise
-        except BaseException:
-            self._settle_unheard(turn)
-            raise
-        await self._settle(turn, self._completed(turn, answer))
-        await turn.exchange.reply(200, body, b"application/json", [])
-
-    async def _fetch(self, turn: _Turn) -> bytes:
-        name = turn.route.provider.name
-        try:
-            async with asyncio.timeout(self._limits.total_timeout_s) as turn.deadline:
-                reply = await self._open(turn)
-                try:
-                    body = await _read(reply)
-                finally:
-                    reply.close()
-        except TimeoutError as exc:
-            raise self._why_cut(turn) from exc
-        if not body.strip():
-            raise UpstreamBroken(name, "it is empty")
-        return body
-
-    async def _open(self, turn: _Turn) -> Reply:
-        """Call the provider; raises UpstreamAnswered when it refuses."""
-        route = turn.route
-        call = Call(
-            route,
-            upstream_body(turn.request, route.model),
-            turn.request.stream,
-            turn.exchange.id_text,
-            turn.request.mock,
-        )
-        turn.sent_s = self._clock.monotonic_s()
-        reply = await self._providers.open(call)
-        turn.http_status = reply.status
-        if reply.status == 200:
-            return reply
-        try:
-            body = await _read_some(reply)
-        finally:
-            reply.close()
-        if 200 <= reply.status < 400:
-            raise UpstreamBroken(route.provider.name, f"it has the status {reply.status}")
-        raise refusal_of(
-            route.provider.name, reply.status, body, reply.retry_after, self._clock.now()
-        )
-
-    def _why_cut(self, turn: _Turn) -> HelixError:
-        if turn.cut is not None:
-            return Stopping()
-        return TotalTimeout(self._limits.total_timeout_s)
-
-    # ---- an answer in pieces
-
-    async def _stream(self, turn: _Turn) -> None:
-        error: HelixError | None = None
-        watch = asyncio.ensure_future(turn.exchange.until_gone())
-        watch.add_done_callback(lambda done: None if done.cancelled() else turn.cut_off(_Cut.GONE))
-        try:
-            last = await self._relay(turn)
-        except HelixError as exc:
-            error = exc
-        except BaseException:
-            self._settle_unheard(turn)
-            raise
-        finally:
-            watch.cancel()
-        if turn.cut is _Cut.GONE:
-            await self._settle_failed(turn, error, Outcome.CANCELLED)
-        elif error is not None:
-            await self._end_broken(turn, error)
-        else:
-            await self._end_whole(turn, last)
-
-    async def _relay(self, turn: _Turn) -> bytes:
-        """Pass the stream on; return the event that ends it, which is still to be sent."""
-        name = turn.route.provider.name
-        try:
-            async with asyncio.timeout(self._limits.total_timeout_s) as turn.deadline:
-                reply = await self._open(turn)
-                try:
-                    if reply.content_type != _EVENT_STREAM:
-                        raise await _no_stream(name, reply)
-                    return await self._pass_on(turn, reply)
-                finally:
-                    reply.close()
-        except TimeoutError as exc:
-            raise self._why_cut(turn) from exc
-
-    async def _pass_on(self, turn: _Turn, reply: Reply) -> bytes:
-        splitter, exchange = EventSplitter(), turn.exchange
-        while data := await reply.chunk():
-            forward: list[bytes] = []
-            end: bytes | None = None
-            error: HelixError | None = None
-            for event in splitter.feed(data):
-                told = data_of(event)
-                if told == DONE:
-                    end = event
-                    break
-                try:
-                    if told and not self._take(turn, told):
-                        continue
-                except HelixError as exc:
-                    error = exc
-                    break
-                forward.append(event)
-            if forward:
-                if not exchange.begun:
-                    await exchange.begin_stream()
-                await exchange.more(b"".join(forward))
-            if error is not None:
-                raise error
-            if end is not None:
-                return end
-        if told := data_of(splitter.rest()):
-            if told == DONE:
-                return _DONE_EVENT
-            raise UpstreamCut(turn.route.provider.name)
-        if turn.transcript.finished:
-            return _DONE_EVENT
-        raise UpstreamCut(turn.route.provider.name)
-
-    def _take(self, turn: _Turn, told: bytes) -> bool:
-        """Note a chunk; return whether the client is to see it. Raises what it tells of."""
-        name = turn.route.provider.name
-        try:
-            chunk = msgspec.json.decode(told)
-            if type(chunk) is not dict:
-                raise UpstreamBroken(name, "a chunk of its stream is no object")
-            if is_refusal(chunk):
-                raise refusal_of(name, 502, told, None, None)
-            if turn.transcript.take(chunk) and turn.first_s is None:
-                turn.first_s = self._clock.monotonic_s()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as exc:
-            raise UpstreamBroken(name, "a chunk of its stream is not what it should be") from exc
-        only_usage = not chunk.get("choices") and chunk.get("usage") is not None
-        return turn.request.include_usage or not only_usage
-
-    async def _end_whole(self, turn: _Turn, last: bytes) -> None:
+    async def _look(self, turn: Turn, use: CacheUse) -> Recorded | None:
+        """Return an answer to give again, and note under what to remember a new one."""
+        keep_s = self._keep_s(turn)
         exchange = turn.exchange
-        try:
-            await self._settle(turn, self._streamed(turn, Outcome.COMPLETED, None))
-        except HelixError as exc:
-            if not exchange.begun:
-                raise
-            await exchange.end(error_event(exc, exchange.id_text))
-            return
-        if not exchange.begun:
-            await exchange.begin_stream()
-        await exchange.end(last)
-
-    async def _end_broken(self, turn: _Turn, error: HelixError) -> None:
-        """Settle and tell the client: by a status if nothing was sent yet, else by an event."""
-        begun = turn.exchange.begun
-        outcome = Outcome.INTERRUPTED if turn.transcript.chunks else Outcome.FAILED
-        await self._settle_failed(turn, error, outcome)
-        if not begun:
-            raise error
-        await turn.exchange.end(error_event(error, turn.exchange.id_text))
-
-    # ---- the record of the end
-
-    def _completed(self, turn: _Turn, answer: Answer) -> Settlement:
-        usage = read_usage(answer.usage) or Usage(
-            estimate_prompt(turn.request),
-            min(estimate_tokens(answer.content or ""), TOKENS_MAX),
-            estimated=True,
+        if keep_s <= 0 or use is CacheUse.BYPASS or turn.virtual:
+            if use is CacheUse.ONLY:
+                raise NotCached
+            return None
+        principal, request = turn.principal, turn.request
+        turn.cache_key = cache_key(
+            request.fields,
+            operation=request.operation.value,
+            model=request.model,
+            user_id=principal.user_id,
+            scope=str(principal.api_key_id or ""),
         )
-        return self._settlement(
-            turn,
-            Outcome.COMPLETED,
-            None,
-            usage,
-            model=answer.model,
-            upstream_id=answer.upstream_id,
-            finish_reason=answer.finish_reason,
-            content=answer.content,
-            raw_response=answer.text,
-        )
+        turn.cache_s = keep_s
+        found = None
+        if use is not CacheUse.REFRESH:
+            found = await self._cache.find(principal.user_id, turn.cache_key)
+        if found is None and use is CacheUse.ONLY:
+            raise NotCached
+        if exchange is not None:
+            exchange.note(CACHE_HEADER, b"miss" if found is None else b"hit")
+        if found is not None:
+            turn.cache_key = None
+        return found
 
-    def _streamed(self, turn: _Turn, outcome: Outcome, error: HelixError | None) -> Settlement:
-        transcript = turn.transcript
-        usage = read_usage(transcript.usage)
-        if usage is None and transcript.chunks:
-            told = min(estimate_tokens(transcript.told_text()), TOKENS_MAX)
-            usage = Usage(estimate_prompt(turn.request), told, estimated=True)
-        return self._settlement(
-            turn,
-            outcome,
-            error,
-            usage or NOTHING_USED,
-            model=_short(transcript.model),
-            upstream_id=_short(transcript.upstream_id),
-            finish_reason=_short(transcript.finish_reason, 50),
-            content=transcript.content,
-            raw_response=transcript.as_json(),
-        )
+    def _keep_s(self, turn: Turn) -> float:
+        """Return how long the answer to a call may be given again; 0 not at all.
 
-    def _settlement(
-        self,
-        turn: _Turn,
-        outcome: Outcome,
-        error: HelixError | None,
-        usage: Usage,
-        *,
-        model: str | None,
-        upstream_id: str | None,
-        finish_reason: str | None,
-        content: str | None,
-        raw_response: str | None,
-    ) -> Settlement:
-        provider, called = turn.route.provider, turn.route.model
-        latency_s = self._clock.monotonic_s() - turn.sent_s
-        first_s = None if turn.first_s is None else turn.first_s - turn.sent_s
-        answered = model or called
-        self._metrics.call(
-            provider.name,
-            outcome.value,
-            seconds=latency_s,
-            first_s=first_s,
-            prompt=usage.prompt,
-            completion=usage.completion,
-        )
-        return settlement(
-            turn.admission,
-            outcome=outcome,
-            now=self._clock.now(),
-            provider_id=provider.id,
-            provider_name=provider.name,
-            model_name=answered,
-            latency_s=latency_s,
-            usage=usage,
-            charge=self._ledger.charge(
-                usage,
-                provider=provider.name,
-                models=(called, answered),
-                at=turn.admission.created_at,
-            ),
-            error=error,
-            http_status=turn.http_status,
-            upstream_id=upstream_id,
-            first_token_s=first_s,
-            chunk_count=turn.transcript.chunks if turn.request.stream else None,
-            finish_reason=finish_reason,
-            content=content,
-            raw_response=raw_response,
-        )
-
-    async def _settle(self, turn: _Turn, row: Settlement) -> None:
-        """Record the end of a call; on return it is committed.
-
-        An answer that PostgreSQL does not take is recorded as a failure and raised as one.
+        The key's policy is the most there is: no route makes an answer older than it allows. A
+        call may ask, or ask not, by `helix.cache`.
         """
-        try:
-            await self._recorder.settle(row)
-        except Unstorable as exc:
-            error = UpstreamBroken(turn.route.provider.name, "it cannot be recorded")
-            bare = row._replace(
-                request_status="failed",
-                status=Outcome.FAILED.value,
-                error_code=error.code,
-                error=error.message,
-                upstream_id=None,
-                finish_reason=None,
-                model_name=turn.route.model,
-                provider_id=None,
-                content=None,
-                raw_response=None,
-            )
-            with contextlib.suppress(Unstorable):
-                await self._recorder.settle(bare)
-            raise error from exc
+        wanted = turn.request.options.cache
+        if wanted is False or turn.injected is not None:
+            return 0.0
+        most_s, keep_s = turn.principal.cache_max_age_s, turn.plan.policy.cache_s
+        if keep_s is None:
+            if most_s is not None:
+                return float(most_s)
+            return self._limits.cache_ttl_s if wanted else 0.0
+        return keep_s if most_s is None else min(keep_s, float(most_s))
 
-    async def _settle_failed(self, turn: _Turn, error: HelixError | None, outcome: Outcome) -> None:
-        """Record a call that did not come to its end. The client is told of that, not of this."""
-        try:
-            await self._settle(turn, self._streamed(turn, outcome, error))
-        except (NotRecorded, CallInterrupted, UpstreamBroken) as exc:
-            _log.warning("settle_late", request_id=turn.exchange.id_text, reason=exc.code)
-
-    def _settle_unheard(self, turn: _Turn) -> None:
-        """Record, without waiting, a call that a fault of ours or the end of the process broke."""
-        error = unexpected(turn.exchange.id_text)
-        row = self._streamed(turn, Outcome.INTERRUPTED, error)
-        self._recorder.settle(row).add_done_callback(_look_at)
-
-
-def _look_at(done: "asyncio.Future[None]") -> None:
-    if not done.cancelled() and done.exception() is not None:
-        _log.warning("settle_unheard", reason=type(done.exception()).__name__)
-
-
-def _note(headers: dict[bytes, bytes], name: bytes) -> str | None:
-    value = headers.get(name)
-    if value is None:
-        return None
-    text = value.decode("latin-1")
-    if not 0 < len(text) <= _NOTE_CHARS_MAX or not text.isprintable():
-        raise WrongField(
-            name.decode(), f"the header must be 1 to {_NOTE_CHARS_MAX} printable characters"
+    async def _settle_found(self, turn: Turn, found: Recorded) -> None:
+        row = cached_settlement(
+            turn.admission,
+            found,
+            now=self._clock.now(),
+            latency_s=self._clock.monotonic_s() - turn.began_s,
         )
-    return text
+        await self._ending.settle(turn, row)
+
+    async def _tell_again(self, exchange: Exchange, turn: Turn, found: Recorded) -> None:
+        """Give a recorded answer to a client, as its API tells it; raises its error."""
+        raw = body_of(found)
+        dialect, request, told_id = turn.dialect, turn.request, str(found.request_id)
+        if not request.stream:
+            body = whole_again(raw, dialect, request, told_id)
+            await exchange.reply(200, body, _JSON)
+            return
+        await exchange.begin_stream()
+        for part in stream_again(raw, dialect, request, told_id):
+            await exchange.more(part)
+        await exchange.end(b"")
 
 
-def _short(text: str | None, chars_max: int = 255) -> str | None:
-    return None if text is None else one_line(text, chars_max)
-
-
-async def _read(reply: Reply) -> bytes:
-    first = await reply.chunk()
-    parts = [first]
-    while first and (data := await reply.chunk()):
-        parts.append(data)
-    return b"".join(parts) if len(parts) > 1 else first
-
-
-async def _read_some(reply: Reply) -> bytes:
-    """Return the beginning of a refusal; that it is long or breaks off makes it no less one."""
-    body = b""
-    with contextlib.suppress(HelixError):
-        while len(body) < _REFUSAL_BYTES_MAX and (data := await reply.chunk()):
-            body += data
-    return body[:_REFUSAL_BYTES_MAX]
-
-
-async def _no_stream(name: str, reply: Reply) -> HelixError:
-    """Return the error of an answer that is no stream, though one was asked for."""
-    body = await _read_some(reply)
-    try:
-        told = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        told = None
-    if type(told) is dict and is_refusal(told):
-        return refusal_of(name, 502, body, None, None)
-    return UpstreamBroken(name, f"it is {reply.content_type[:60] or 'untyped'}, not a stream")
+def _both(first: Injected, then: Injected) -> Injected:
+    memory: Mapping[str, object] | None = first.memory
+    if then.memory is not None:
+        memory = {**(first.memory or {}), **then.memory}
+    return Injected(
+        messages=then.messages or first.messages,
+        memory=memory,
+        prompt_id=then.prompt_id or first.prompt_id,
+        session_id=then.session_id or first.session_id,
+    )

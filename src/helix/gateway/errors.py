@@ -2,23 +2,35 @@
 
 from helix.core.errors import (
     BadInput,
+    Conflict,
+    Forbidden,
+    HelixError,
     NotFound,
     TooLarge,
     Unavailable,
     Upstream,
 )
+from helix.providers import UpstreamBroken
 
 __all__ = [
+    "AnswerErased",
     "BodyTooLarge",
     "BodyTooSlow",
+    "CallFailed",
     "CallInterrupted",
     "CallNotFound",
     "ClientGone",
+    "KeyInProgress",
+    "KeyReused",
     "MethodNotAllowed",
+    "ModelIsVirtual",
+    "ModelNotAllowed",
+    "NotCached",
     "NotJson",
     "NotRecorded",
     "ProjectNotFound",
     "RequestUnstorable",
+    "ResponseNotFound",
     "RouteNotFound",
     "SessionNotFound",
     "Stopping",
@@ -28,11 +40,13 @@ __all__ = [
     "UpstreamBusy",
     "UpstreamCredential",
     "UpstreamCut",
+    "UpstreamEmpty",
     "UpstreamFailed",
     "UpstreamModelMissing",
     "UpstreamOverloaded",
     "UpstreamRejected",
     "UpstreamSlow",
+    "VirtualUndecided",
     "WrongField",
 ]
 
@@ -169,6 +183,20 @@ class CallInterrupted(Unavailable):
         super().__init__("the call was interrupted: make it again", retry_after_s=1)
 
 
+class KeyReused(BadInput):
+    """An Idempotency-Key came again with another body."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Idempotency-Key was used with another body in the last 24 hours: "
+            "use a new key for a new request",
+            param="idempotency-key",
+        )
+
+
 class CallNotFound(NotFound):
     """No recorded call has this id."""
 
@@ -176,6 +204,80 @@ class CallNotFound(NotFound):
 
     def __init__(self, call_id: str) -> None:
         super().__init__(f"no recorded call has the id {call_id!r}")
+
+
+class CallFailed(Upstream):
+    """A call failed, and its record says no more than that."""
+
+    code = "call_failed"
+
+
+class AnswerErased(NotFound):
+    """The answer was given once; its text has been erased since."""
+
+    code = "answer_erased"
+
+    def __init__(self) -> None:
+        super().__init__("the text of this answer was erased; make the call anew, without its key")
+
+
+class KeyInProgress(Conflict):
+    """A call with this Idempotency-Key is still being made."""
+
+    code = "idempotency_key_in_progress"
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(
+            f"a call with this Idempotency-Key is still being made after {waited_s:g} s: "
+            "send the same call again to get its answer",
+            param="idempotency-key",
+            retry_after_s=1,
+        )
+
+
+class NotCached(NotFound):
+    """`x-helix-cache: only` was asked for, and there is no answer to give again."""
+
+    code = "not_cached"
+
+    def __init__(self) -> None:
+        super().__init__("the cache holds no answer to this call, and no other was asked for")
+
+
+class ModelIsVirtual(BadInput):
+    """A virtual model asks a virtual model."""
+
+    code = "model_is_virtual"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"{model[:200]!r} is virtual: only models of providers can be asked here")
+
+
+class ResponseNotFound(NotFound):
+    """No response of the caller's has this id, or it was not to be stored."""
+
+    code = "response_not_found"
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"no response of yours has the id {given[:80]!r}")
+
+
+class ModelNotAllowed(Forbidden):
+    """The key is kept to a list of models, and this one is not on it."""
+
+    code = "model_not_allowed"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"this key may not call the model {model[:200]!r}", param="model")
+
+
+class VirtualUndecided(HelixError):
+    """The handler of a virtual model ended without saying what the answer is."""
+
+    code = "virtual_undecided"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} came to no answer; its candidates are recorded")
 
 
 class TotalTimeout(Upstream):
@@ -204,6 +306,13 @@ class UpstreamCut(Upstream):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the stream of the provider {name!r} ended in the middle of its answer")
+
+
+class UpstreamEmpty(UpstreamBroken):
+    """The provider's answer has nothing in it at all: it did not answer."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "it is empty")
 
 
 class UpstreamAnswered(Upstream):

@@ -15,20 +15,27 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-BODY_TIMEOUT_S = 60.0
-
 
 class Exchange:
-    """What came in, and what goes out. `request_id` is sent back as x-helix-request-id."""
+    """What came in, and what goes out.
 
-    __slots__ = ("_id_header", "_receive", "_send", "begun", "headers", "id_text", "request_id")
+    `request_id` is sent back with every answer: as x-request-id, where OpenAI's clients look for
+    it, as request-id, where Anthropic's do, and as x-helix-request-id.
+    """
+
+    __slots__ = ("_extra", "_receive", "_send", "begun", "headers", "id_text", "request_id")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: UUID) -> None:
         self._receive = receive
         self._send = send
         self.request_id = request_id
         self.id_text = str(request_id)
-        self._id_header = (b"x-helix-request-id", self.id_text.encode())
+        told = self.id_text.encode()
+        self._extra: Headers = [
+            (b"x-helix-request-id", told),
+            (b"x-request-id", told),
+            (b"request-id", told),
+        ]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.begun = False
 
@@ -41,19 +48,31 @@ class Exchange:
         if length is not None and int(length) > body_bytes_max:
             raise BodyTooLarge(body_bytes_max)
 
-    async def body(self, body_bytes_max: int) -> bytes:
+    def note(self, name: bytes, value: bytes) -> None:
+        """Send this header too, if the answer has not begun."""
+        self._extra.append((name, value))
+
+    def recorded(self) -> None:
+        """Say where the record of this call is."""
+        self._extra.append((b"x-helix-record", b"/api/calls/" + self.id_text.encode()))
+
+    def replayed(self) -> None:
+        """Say that this answer was given before."""
+        self._extra.append((b"idempotent-replayed", b"true"))
+
+    async def body(self, body_bytes_max: int, timeout_s: float) -> bytes:
         """Return the whole body; what it said of its length is not believed.
 
         Raises BodyTooLarge, BodyTooSlow, ClientGone.
         """
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 message = await self._receive()
                 if message["type"] == "http.request" and not message.get("more_body", False):
                     return _within(message.get("body", b""), body_bytes_max)
                 return await self._rest_of_body(message, body_bytes_max)
         except TimeoutError as exc:
-            raise BodyTooSlow(BODY_TIMEOUT_S) from exc
+            raise BodyTooSlow(timeout_s) from exc
 
     async def _rest_of_body(self, message: Message, body_bytes_max: int) -> bytes:
         parts = bytearray()
@@ -71,14 +90,16 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def reply(self, status: int, body: bytes, content_type: bytes, more: Headers) -> None:
+    async def reply(
+        self, status: int, body: bytes, content_type: bytes, more: Headers | None = None
+    ) -> None:
         """Send a whole answer."""
         self.begun = True
         headers = [
             (b"content-type", content_type),
             (b"content-length", b"%d" % len(body)),
-            self._id_header,
-            *more,
+            *self._extra,
+            *(more or ()),
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
@@ -90,7 +111,7 @@ class Exchange:
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
-            self._id_header,
+            *self._extra,
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 

@@ -1,6 +1,10 @@
-"""Reading a chat request: within limits, refused clearly or kept exactly as it was sent."""
+"""Reading a request: within limits, refused clearly or kept exactly as it was sent.
+
+What every dialect reads with stands here; `read_chat` reads the canonical one.
+"""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,15 +13,28 @@ import msgspec
 
 from helix.core.config import Settings
 from helix.gateway.errors import NotJson, WrongField
-from helix.gateway.types import ChatRequest
+from helix.gateway.types import CallRequest, HelixOptions
 
-__all__ = ["IntakeLimits", "read_chat", "upstream_body"]
+__all__ = [
+    "Fields",
+    "IntakeLimits",
+    "params_of",
+    "read_chat",
+    "read_fields",
+    "read_flag",
+    "read_include_usage",
+    "read_model",
+    "read_options",
+    "upstream_body",
+    "wrong_field",
+]
 
-NODES_MAX = 250_000
-"""Most strings (keys too), arrays and objects in one body; long talks have some ten thousand."""
+Fields = dict[str, msgspec.Raw]
 
 MODEL_CHARS_MAX = 255
 AGENT_CHARS_MAX = 100
+WORD_CHARS_MAX = 255
+TIMEOUT_S_MAX = 86_400.0
 _PARAM_BYTES_MAX = 64
 _PARAMS = frozenset(
     {
@@ -45,8 +62,6 @@ _FOLD = bytes.maketrans(b"{}", b"[]")
 _NOT_SHAPE = bytes(set(range(256)) - set(b'[]{}"'))
 _STRING = re.compile(rb'"[^"]*"')
 
-_TOO_MANY = f"it has more than {NODES_MAX} strings, arrays and objects"
-
 _Fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _Text = msgspec.json.Decoder(str)
 
@@ -55,21 +70,40 @@ class _Message(msgspec.Struct):
     role: str
 
 
+class _Content(msgspec.Struct):
+    content: Any = None
+
+
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
 class _Helix(msgspec.Struct, forbid_unknown_fields=True):
     project: UUID | None = None
-    session: UUID | None = None
+    session: str | None = None
+    context: Any = None
     agent: str | None = None
+    task: UUID | None = None
+    prompt: str | None = None
+    variables: dict[str, Any] | None = None
+    memory: bool | None = None
+    budget: str | None = None
+    cache: bool | None = None
+    sticky: str | None = None
+    timeout_s: float | None = None
+    first_token_timeout_s: float | None = None
     mock: dict[str, Any] | None = None
+    ensemble: dict[str, Any] | None = None
 
 
 _Messages = msgspec.json.Decoder(list[_Message])
+_Contents = msgspec.json.Decoder(list[_Content])
 _Options = msgspec.json.Decoder(_StreamOptions | None)
 _HelixField = msgspec.json.Decoder(_Helix | None)
 _AnyObject = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_NO_HELIX = HelixOptions()
+_PART_NEEDS = {"image_url": "vision", "input_audio": "audio", "file": "files"}
+_STREAM_OPTIONS = frozenset({"chat", "completions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,63 +112,82 @@ class IntakeLimits:
 
     messages_max: int
     json_depth_max: int
+    json_nodes_max: int = 250_000
 
     @classmethod
     def of(cls, settings: Settings) -> "IntakeLimits":
         """Return the limits that the settings name."""
-        return cls(settings.messages_max, settings.json_depth_max)
+        return cls(settings.messages_max, settings.json_depth_max, settings.json_nodes_max)
 
 
-def read_chat(body: bytes, limits: IntakeLimits) -> ChatRequest:
+def read_chat(body: bytes, limits: IntakeLimits) -> CallRequest:
     """Return the chat request in `body`; raises NotJson, or WrongField, which name the fault.
 
     Refused: what is not UTF-8, not JSON (NaN and lone surrogates are not), deeper or longer than
     the limits. Everything else, NUL characters and huge numbers too, is kept as it was sent.
     """
+    text, fields = read_fields(body, limits)
+    include_usage = read_include_usage(fields)
+    options = read_options(fields)
+    _check_messages(fields, limits)
+    return CallRequest(
+        text=text,
+        body_bytes=len(body),
+        fields=fields,
+        model=read_model(fields),
+        stream=read_flag(fields, "stream"),
+        include_usage=include_usage,
+        params=params_of(fields),
+        options=options,
+        own=fields,
+        needs=_needs(fields),
+    )
+
+
+def read_fields(body: bytes, limits: IntakeLimits) -> tuple[str, Fields]:
+    """Return a body as text, and its top-level fields as raw JSON; raises NotJson."""
     try:
         text = body.decode()
     except UnicodeDecodeError as exc:
         raise NotJson(f"byte {exc.start} is not UTF-8") from exc
     _check_shape(body, limits)
     try:
-        fields = _Fields.decode(body)
+        return text, _Fields.decode(body)
     except msgspec.ValidationError as exc:
         raise NotJson("it must be an object") from exc
     except msgspec.DecodeError as exc:
         raise NotJson(_reason(exc)) from exc
     except RecursionError as exc:
         raise NotJson(_too_deep(limits)) from exc
-    include_usage = _read_options(fields)
-    helix = _read_helix(fields)
-    _check_messages(fields, limits)
-    return ChatRequest(
-        text=text,
-        body_bytes=len(body),
-        fields=fields,
-        model=_read_model(fields),
-        stream=_read_stream(fields),
-        include_usage=include_usage,
-        params=_params(fields),
-        project_id=helix.project,
-        session_id=helix.session,
-        agent_id=helix.agent,
-        mock=helix.mock,
-    )
 
 
-def upstream_body(request: ChatRequest, model: str) -> bytes:
+def upstream_body(request: CallRequest, model: str, *, native: bool = False) -> bytes:
     """Return the body for the provider: every field as it was sent but for three.
 
-    `helix` is taken out, `model` is the provider's name for it, and a stream is asked for usage.
+    `helix` is taken out, `model` is the provider's name for it, and a stream is asked for usage
+    where its format has to be. `native`: for a provider that speaks the request's own dialect.
     """
-    fields = {**request.fields, "model": msgspec.Raw(msgspec.json.encode(model))}
+    given = request.own if native else request.fields
+    fields = {**given, "model": msgspec.Raw(msgspec.json.encode(model))}
     fields.pop("helix", None)
-    if request.stream and not request.include_usage:
-        given = fields.get("stream_options")
-        known = (_AnyObject.decode(given) if given is not None else None) or {}
+    asks = not native or request.dialect in _STREAM_OPTIONS
+    if request.stream and not request.include_usage and asks:
+        options = fields.get("stream_options")
+        known = (_AnyObject.decode(options) if options is not None else None) or {}
         asked = {**known, "include_usage": True}
         fields["stream_options"] = msgspec.Raw(msgspec.json.encode(asked))
     return msgspec.json.encode(fields)
+
+
+def wrong_field(name: str, exc: msgspec.DecodeError) -> WrongField:
+    """Return the error that names the path within the field `name` that does not fit."""
+    told, _, path = str(exc).partition(" - at `$")
+    path = name + path.removesuffix("`").replace("[...]", ".*")
+    if (missing := re.fullmatch(r"Object missing required field `(.+)`", told)) is not None:
+        return WrongField(f"{path}.{missing[1]}", "it is missing")
+    if (unknown := re.fullmatch(r"Object contains unknown field `(.+)`", told)) is not None:
+        return WrongField(f"{path}.{unknown[1]}", "there is no such field")
+    return WrongField(path, told[:1].lower() + told[1:].replace("`", ""))
 
 
 def _reason(exc: msgspec.DecodeError) -> str:
@@ -148,6 +201,11 @@ def _too_deep(limits: IntakeLimits) -> str:
     return f"it is nested deeper than json_depth_max ({limits.json_depth_max})"
 
 
+def _too_many(limits: IntakeLimits) -> str:
+    most = limits.json_nodes_max
+    return f"it has more than json_nodes_max ({most}) strings, arrays and objects"
+
+
 def _check_shape(body: bytes, limits: IntakeLimits) -> None:
     """Raise NotJson for too many or too deep parts, before anything is made of them.
 
@@ -155,15 +213,16 @@ def _check_shape(body: bytes, limits: IntakeLimits) -> None:
     A body of ordinary size and shape is let through by counting alone.
     """
     opened = body.count(b"[") + body.count(b"{")
-    if opened <= limits.json_depth_max and body.count(b'"') <= 2 * NODES_MAX:
+    most = limits.json_nodes_max
+    if opened <= limits.json_depth_max and body.count(b'"') <= 2 * most:
         return
     bare = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_SHAPE)
     strings = bare.count(b'"') // 2
-    if strings > NODES_MAX:
-        raise NotJson(_TOO_MANY)
+    if strings > most:
+        raise NotJson(_too_many(limits))
     shape = _STRING.sub(b"", bare).translate(_FOLD)
-    if strings + shape.count(b"[") > NODES_MAX:
-        raise NotJson(_TOO_MANY)
+    if strings + shape.count(b"[") > most:
+        raise NotJson(_too_many(limits))
     if _deeper(shape, limits.json_depth_max):
         raise NotJson(_too_deep(limits))
 
@@ -179,7 +238,8 @@ def _deeper(shape: bytes, most: int) -> bool:
     return bool(shape)
 
 
-def _read_model(fields: dict[str, msgspec.Raw]) -> str:
+def read_model(fields: Fields) -> str:
+    """Return the model that is called; raises WrongField."""
     raw = fields.get("model")
     if raw is None:
         raise WrongField("model", "it is missing: name the model to call")
@@ -192,50 +252,82 @@ def _read_model(fields: dict[str, msgspec.Raw]) -> str:
     return model
 
 
-def _read_stream(fields: dict[str, msgspec.Raw]) -> bool:
-    raw = fields.get("stream")
+def read_flag(fields: Fields, name: str, *, default: bool = False) -> bool:
+    """Return a field that is true or false; `default` when it is missing or null."""
+    raw = fields.get(name)
     given = b"null" if raw is None else bytes(raw)
     if given not in {b"true", b"false", b"null"}:
-        raise WrongField("stream", "it must be true or false")
-    return given == b"true"
+        raise WrongField(name, "it must be true or false")
+    return default if given == b"null" else given == b"true"
 
 
-def _read_options(fields: dict[str, msgspec.Raw]) -> bool:
+def read_include_usage(fields: Fields) -> bool:
+    """Return whether stream_options asks for the usage of a stream; raises WrongField."""
     raw = fields.get("stream_options")
     if raw is None:
         return False
     try:
         options = _Options.decode(raw)
     except msgspec.DecodeError as exc:
-        raise WrongField("stream_options", str(exc)) from exc
+        raise wrong_field("stream_options", exc) from exc
     return options is not None and bool(options.include_usage)
 
 
-def _read_helix(fields: dict[str, msgspec.Raw]) -> _Helix:
+def read_options(fields: Fields) -> HelixOptions:
+    """Return what the field `helix` asks of Helix; raises WrongField, also for unknown ones."""
     raw = fields.get("helix")
     if raw is None:
-        return _NO_OPTIONS
+        return _NO_HELIX
     try:
-        helix = _HelixField.decode(raw) or _NO_OPTIONS
+        helix = _HelixField.decode(raw)
     except msgspec.DecodeError as exc:
-        raise WrongField("helix", str(exc)) from exc
-    agent = helix.agent
-    if agent is not None and not (0 < len(agent) <= AGENT_CHARS_MAX and agent.isprintable()):
-        raise WrongField("helix.agent", f"it must be 1 to {AGENT_CHARS_MAX} printable characters")
-    return helix
+        raise wrong_field("helix", exc) from exc
+    if helix is None:
+        return _NO_HELIX
+    _check_word("helix.session", helix.session, WORD_CHARS_MAX)
+    _check_word("helix.agent", helix.agent, AGENT_CHARS_MAX)
+    _check_word("helix.prompt", helix.prompt, WORD_CHARS_MAX)
+    _check_word("helix.budget", helix.budget, WORD_CHARS_MAX)
+    _check_word("helix.sticky", helix.sticky, WORD_CHARS_MAX)
+    _check_time("helix.timeout_s", helix.timeout_s)
+    _check_time("helix.first_token_timeout_s", helix.first_token_timeout_s)
+    return HelixOptions(
+        project_id=helix.project,
+        session=helix.session,
+        context=helix.context,
+        agent_id=helix.agent,
+        task_id=helix.task,
+        prompt=helix.prompt,
+        variables=helix.variables,
+        memory=helix.memory,
+        budget=helix.budget,
+        cache=helix.cache,
+        sticky=helix.sticky,
+        timeout_s=helix.timeout_s,
+        first_token_timeout_s=helix.first_token_timeout_s,
+        mock=helix.mock,
+        ensemble=helix.ensemble,
+    )
 
 
-_NO_OPTIONS = _Helix()
+def _check_word(name: str, word: str | None, chars_max: int) -> None:
+    if word is not None and not (0 < len(word) <= chars_max and word.isprintable()):
+        raise WrongField(name, f"it must be 1 to {chars_max} printable characters")
 
 
-def _check_messages(fields: dict[str, msgspec.Raw], limits: IntakeLimits) -> None:
+def _check_time(name: str, time_s: float | None) -> None:
+    if time_s is not None and not 0 < time_s <= TIMEOUT_S_MAX:
+        raise WrongField(name, f"it must be more than 0 and at most {TIMEOUT_S_MAX:g} seconds")
+
+
+def _check_messages(fields: Fields, limits: IntakeLimits) -> None:
     raw = fields.get("messages")
     if raw is None:
         raise WrongField("messages", "it is missing: send at least one message")
     try:
         messages = _Messages.decode(raw)
     except msgspec.DecodeError as exc:
-        raise WrongField("messages", str(exc)) from exc
+        raise wrong_field("messages", exc) from exc
     if not 0 < len(messages) <= limits.messages_max:
         raise WrongField(
             "messages",
@@ -243,7 +335,8 @@ def _check_messages(fields: dict[str, msgspec.Raw], limits: IntakeLimits) -> Non
         )
 
 
-def _params(fields: dict[str, msgspec.Raw]) -> str:
+def params_of(fields: Mapping[str, Any]) -> str:
+    """Return the settings of the model among `fields` as JSON that jsonb takes."""
     found = []
     for name, raw in fields.items():
         if name in _PARAMS:
@@ -251,3 +344,19 @@ def _params(fields: dict[str, msgspec.Raw]) -> str:
             if len(value) <= _PARAM_BYTES_MAX and _PARAM.fullmatch(value):
                 found.append(f'"{name}":{value.decode()}')
     return "{" + ",".join(found) + "}"
+
+
+def _needs(fields: Fields) -> frozenset[str]:
+    """Return what the model must be able to do: vision, audio, files, tools, json_schema."""
+    needs = set()
+    messages = bytes(fields["messages"])
+    if any(f'"{kind}"'.encode() in messages for kind in _PART_NEEDS):
+        for message in _Contents.decode(messages):
+            parts = message.content if type(message.content) is list else []
+            kinds = [part.get("type") for part in parts if type(part) is dict]
+            needs |= {_PART_NEEDS[k] for k in kinds if type(k) is str and k in _PART_NEEDS}
+    if bytes(fields.get("tools", b"null")) not in {b"null", b"[]"}:
+        needs.add("tools")
+    if b"json_schema" in bytes(fields.get("response_format", b"")):
+        needs.add("json_schema")
+    return frozenset(needs)

@@ -33,6 +33,15 @@ class Ownership:
         if session_id is not None and not await self._owns(user_id, session_id, "session"):
             raise SessionNotFound
 
+    async def session(self, user_id: UUID, given: str) -> UUID:
+        """Return the session that a request names by its id; raises SessionNotFound."""
+        try:
+            session_id = UUID(given)
+        except ValueError as exc:
+            raise SessionNotFound from exc
+        await self.check(user_id, project_id=None, session_id=session_id)
+        return session_id
+
     async def _owns(self, user_id: UUID, thing_id: UUID, kind: str) -> bool:
         now_s = self._clock.monotonic_s()
         if now_s - self._known.get((user_id, thing_id), -BELIEVED_S) < BELIEVED_S:

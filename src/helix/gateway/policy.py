@@ -1,35 +1,57 @@
 """Pure decisions of the gateway: reading answers and refusals of providers, counting tokens."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
 import msgspec
 
+from helix.accounts import Principal
+from helix.core.errors import HelixError
 from helix.core.log import redact
 from helix.gateway.errors import (
     UpstreamAnswered,
     UpstreamBusy,
     UpstreamCredential,
+    UpstreamCut,
+    UpstreamEmpty,
     UpstreamFailed,
     UpstreamModelMissing,
     UpstreamOverloaded,
     UpstreamRejected,
     UpstreamSlow,
 )
-from helix.gateway.types import ChatRequest
+from helix.gateway.types import CallRequest
 from helix.ledger import TOKENS_MAX, Usage
-from helix.providers import UpstreamBroken, estimate_tokens, retry_after_s
+from helix.providers import (
+    FailureKind,
+    Operation,
+    Plan,
+    UpstreamBroken,
+    estimate_tokens,
+    failure_of_error,
+    failure_of_status,
+    retry_after_s,
+)
 
 __all__ = [
+    "Again",
     "Answer",
+    "answer_of",
+    "backoff_s",
     "estimate_prompt",
+    "failure_kind",
     "is_refusal",
+    "may_call",
+    "may_try_again",
     "one_line",
     "read_answer",
     "read_usage",
     "refusal_of",
     "storable",
+    "tokens_out_max",
 ]
 
 _MESSAGE_CHARS_MAX = 1_000
@@ -53,6 +75,7 @@ class _Message(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     message: _Message | None = None
+    text: Any = None
     finish_reason: Any = None
 
 
@@ -62,7 +85,16 @@ class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
+    data: list[msgspec.Raw] | None = None
+    results: list[msgspec.Raw] | None = None
 
+
+_WHAT = {
+    Operation.CHAT: "a chat completion",
+    Operation.COMPLETIONS: "a completion",
+    Operation.EMBEDDINGS: "a list of embeddings",
+    Operation.MODERATIONS: "a moderation",
+}
 
 _DecodeAnswer = msgspec.json.Decoder(_Answer)
 
@@ -79,8 +111,8 @@ class Answer:
     usage: Any
 
 
-def read_answer(name: str, body: bytes) -> Answer:
-    """Return the answer in `body` of the provider `name`.
+def read_answer(name: str, body: bytes, operation: Operation = Operation.CHAT) -> Answer:
+    """Return the answer in `body`, in OpenAI's format of `operation`, of the provider `name`.
 
     Raises UpstreamBroken for what is no answer, UpstreamAnswered for an error sent as a success.
     """
@@ -92,15 +124,18 @@ def read_answer(name: str, body: bytes) -> Answer:
     except RecursionError as exc:
         raise UpstreamBroken(name, "its JSON is nested too deep") from exc
     except msgspec.ValidationError as exc:
-        raise UpstreamBroken(name, "its JSON is not a chat completion") from exc
+        what = _WHAT.get(operation, "an answer")
+        raise UpstreamBroken(name, f"its JSON is not {what}") from exc
     except msgspec.DecodeError as exc:
         raise UpstreamBroken(name, "it is not JSON") from exc
+    if operation is Operation.EMBEDDINGS or operation is Operation.MODERATIONS:
+        return _without_text(name, found, text, operation)
     if found.choices is None:
         if found.error is not None:
             raise refusal_of(name, 502, body, None, None)
         raise UpstreamBroken(name, "its JSON has no choices")
     first = found.choices[0] if found.choices else _Choice()
-    content = None if first.message is None else _content_text(first.message.content)
+    content = _content_text(first.text if first.message is None else first.message.content)
     return Answer(
         text=text,
         upstream_id=_word(found.id, 255),
@@ -109,6 +144,41 @@ def read_answer(name: str, body: bytes) -> Answer:
         finish_reason=_word(first.finish_reason, 50),
         usage=found.usage,
     )
+
+
+def _without_text(name: str, found: _Answer, text: str, operation: Operation) -> Answer:
+    """Return an answer that is numbers, of embeddings or moderations."""
+    told = found.data if operation is Operation.EMBEDDINGS else found.results
+    if told is None:
+        if found.error is not None:
+            raise refusal_of(name, 502, text.encode(), None, None)
+        raise UpstreamBroken(name, f"its JSON is not {_WHAT[operation]}")
+    return Answer(
+        text=text,
+        upstream_id=_word(found.id, 255),
+        model=_word(found.model, 255),
+        content=None,
+        finish_reason=None,
+        usage=found.usage,
+    )
+
+
+def answer_of(name: str, body: bytes, canonical: Callable[[bytes], dict[str, Any]]) -> Answer:
+    """Return the answer in `body`, in a native format that `canonical` reads.
+
+    Raises UpstreamBroken for what is none.
+    """
+    try:
+        text = body.decode()
+        found = canonical(body)
+    except UnicodeDecodeError as exc:
+        raise UpstreamBroken(name, "it is not UTF-8") from exc
+    except (msgspec.DecodeError, RecursionError, ValueError, KeyError, TypeError) as exc:
+        raise UpstreamBroken(name, "its JSON is not an answer") from exc
+    if is_refusal(found):
+        raise refusal_of(name, 502, body, None, None)
+    read = read_answer(name, msgspec.json.encode(found))
+    return replace(read, text=text)
 
 
 def _content_text(content: Any) -> str | None:
@@ -142,9 +212,14 @@ def _detail(told: dict[str, Any], group: str, name: str) -> int:
     return _count(details.get(name)) or 0 if type(details) is dict else 0
 
 
-def estimate_prompt(request: ChatRequest) -> int:
-    """Return about how many tokens the messages of a request have."""
-    pending: list[Any] = [msgspec.json.decode(request.fields["messages"])]
+_TEXTS = ("messages", "prompt", "input")
+
+
+def estimate_prompt(request: CallRequest) -> int:
+    """Return about how many tokens the texts of a request have."""
+    fields = request.fields
+    given = next((fields[name] for name in _TEXTS if name in fields), None)
+    pending: list[Any] = [] if given is None else [msgspec.json.decode(given)]
     tokens = 0
     while pending:
         value = pending.pop()
@@ -155,6 +230,68 @@ def estimate_prompt(request: ChatRequest) -> int:
         elif type(value) is dict:
             pending.extend(one for key, one in value.items() if key not in {"role", "type"})
     return min(tokens, TOKENS_MAX)
+
+
+class Again(Enum):
+    """Where a failed call may be made again."""
+
+    NO = auto()
+    ELSEWHERE = auto()
+    HERE = auto()
+
+
+_HERE = frozenset(
+    {
+        FailureKind.CONNECT,
+        FailureKind.SERVER_ERROR,
+        FailureKind.OVERLOADED,
+        FailureKind.RATE_LIMITED,
+    }
+)
+BACKOFF_FIRST_S = 0.25
+BACKOFF_MOST_S = 8.0
+
+
+def failure_kind(error: HelixError, http_status: int | None) -> FailureKind:
+    """Return how a try failed, by what the provider answered, else by what was raised."""
+    if isinstance(error, UpstreamAnswered):
+        told = None if http_status is None else failure_of_status(http_status)
+        return told or FailureKind.BROKEN  # an error sent as a success
+    if isinstance(error, UpstreamCut):
+        return FailureKind.BROKEN
+    return failure_of_error(error)
+
+
+def may_try_again(error: HelixError, kind: FailureKind) -> Again:
+    """Return where a call that failed before any content came may be made again; see attempts.py.
+
+    HERE only where the provider cannot have answered it.
+    """
+    refused_late = kind is FailureKind.TIMEOUT and isinstance(error, UpstreamAnswered)
+    if kind in _HERE or refused_late or isinstance(error, UpstreamEmpty):
+        return Again.HERE
+    return Again.ELSEWHERE if kind.elsewhere else Again.NO
+
+
+def backoff_s(tries: int, chance: float) -> float:
+    """Return the pause after so many tries: full jitter, `chance` (0 to 1) of a doubling most."""
+    return chance * min(BACKOFF_FIRST_S * 2.0 ** min(tries - 1, 16), BACKOFF_MOST_S)
+
+
+def tokens_out_max(request: CallRequest) -> int | None:
+    """Return the most tokens a call may be answered with, all its choices together, if it says."""
+    most = _number(request, "max_completion_tokens") or _number(request, "max_tokens")
+    if most is None:
+        return None
+    return min(most * max(_number(request, "n") or 1, 1), TOKENS_MAX)
+
+
+def _number(request: CallRequest, name: str) -> int | None:
+    raw = request.fields.get(name)
+    if raw is None:
+        return None
+    text = bytes(raw)
+    return int(text) if len(text) <= 8 and text.isdigit() else None
 
 
 def is_refusal(chunk: dict[str, Any]) -> bool:
@@ -219,3 +356,11 @@ def storable(text: str | None) -> str | None:
     The lossless form stands beside it, in raw_response.
     """
     return text if text is None or "\0" not in text else text.replace("\0", "\u2400")
+
+
+def may_call(principal: Principal, request: CallRequest, plan: Plan) -> bool:
+    """Say whether a key's lists of models take the name that was asked for, or all behind it."""
+    return principal.may_call(request.model) or all(
+        principal.may_call(f"{target.provider.name}/{target.model}", target.model)
+        for target in plan.targets
+    )

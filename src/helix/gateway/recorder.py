@@ -18,7 +18,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Generic, TypeAlias, TypeVar
+from uuid import UUID
 
 import asyncpg
 
@@ -28,7 +30,9 @@ from helix.core.log import get_log
 from helix.core.sql import NamedStatement
 from helix.gateway.errors import CallInterrupted, NotRecorded
 from helix.gateway.metrics import Metrics
-from helix.gateway.types import Admission, Settlement
+from helix.gateway.settle import chosen
+from helix.gateway.spool import Spool
+from helix.gateway.types import Admission, Decision, Settlement, Verdict
 
 __all__ = ["Recorder", "Unstorable"]
 
@@ -37,8 +41,12 @@ Row = TypeVar("Row", Admission, Settlement)
 
 TICK_S = 0.1
 RETRY_FIRST_S = 0.05
-RETRY_MOST_S = 0.5
+RETRY_MOST_S = 0.25
 SETTLE_WAIT_S = 30.0
+KEPT_WAIT_S = 6.0
+SPOOL_AFTER_S = 1.0
+REPLAY_ROWS = 200
+FETCH_BACK_S = 60.0
 _STATEMENT_TIMEOUT = "15s"
 _UNSTORABLE: tuple[type[BaseException], ...] = (
     asyncpg.DataError,
@@ -66,6 +74,29 @@ SESSION = (
 )
 
 
+# Columns that most rows leave empty. A batch in which all do sends NULL for the whole array, which
+# unnest() fills up to the others' length: encoding one NULL a row costs as much as a value.
+SPARSE = frozenset(
+    {
+        "chunk_count",
+        "client_request_id",
+        "confidence",
+        "ensemble_config",
+        "error",
+        "error_code",
+        "first_token_ms",
+        "gap_max_ms",
+        "gap_p50_ms",
+        "gap_p95_ms",
+        "memory",
+        "parent_request_id",
+        "prompt_id",
+        "session_id",
+        "task_id",
+    }
+)
+
+
 class Unstorable(Exception):
     """PostgreSQL does not take this row; the cause says why."""
 
@@ -73,17 +104,21 @@ class Unstorable(Exception):
 @dataclass(slots=True, eq=False)
 class _Job(Generic[Row]):
     row: Row
-    done: "asyncio.Future[None]"
+    done: "asyncio.Future[Any]"
     give_up_at_s: float
     keep: bool
     tried: bool = field(default=False)
 
 
-_Missing: TypeAlias = Callable[[Connection, Sequence[_Job[Row]]], Awaitable[set[int]]]
+_Results: TypeAlias = Callable[[Connection, Sequence[_Job[Row]], list[Any]], Awaitable[list[Any]]]
+"""Reads what the statement returned: for each job its result, or the exception to fail with."""
 
 
 class _Lane(Generic[Row]):
-    """A queue, a connection and a statement. `on_given_up` is told of rows that may be written."""
+    """A queue, a connection and a statement. `on_given_up` is told of rows that may be written.
+
+    `apart` says of a row that it needs what stands before it in the batch to be written first.
+    """
 
     def __init__(
         self,
@@ -95,25 +130,33 @@ class _Lane(Generic[Row]):
         metrics: Metrics,
         batch_max: int,
         wait_s: float,
-        bounds: bool,
         connect_s: float,
         prepare: Callable[[Connection], Awaitable[None]],
-        missing: "_Missing[Row] | None",
-        on_given_up: Callable[[Row], None],
+        results: "_Results[Row]",
+        on_given_up: Callable[[Row, Any], None],
+        on_connected: Callable[[Connection], Awaitable[None]] | None = None,
+        keep_elsewhere: Callable[[Sequence[Row]], Awaitable[bool]] | None = None,
+        apart: "Callable[[Row, Sequence[_Job[Row]]], bool] | None" = None,
     ) -> None:
         self._name = name
         self._url = url
         self._sql = statement.sql
+        self._params = statement.params
         self._clock = clock
         self._metrics = metrics
         self._batch_max = batch_max
         self._wait_s = wait_s
-        self._bounds = bounds
         self._failures = 0
         self._connect_s = connect_s
         self._prepare = prepare
-        self._missing: _Missing[Row] | None = missing
-        self._on_given_up: Callable[[Row], None] = on_given_up
+        self._results: _Results[Row] = results
+        self._on_given_up: Callable[[Row, Any], None] = on_given_up
+        self._on_connected = on_connected
+        self._keep_elsewhere: Callable[[Sequence[Row]], Awaitable[bool]] | None = keep_elsewhere
+        self._apart: Callable[[Row, Sequence[_Job[Row]]], bool] = apart or _together
+        self._moving: list[_Job[Row]] = []
+        self._elsewhere = False
+        self._fetching = False
         self.empty = asyncio.Event()
         self.empty.set()
         self._queue: deque[_Job[Row]] = deque()
@@ -134,7 +177,7 @@ class _Lane(Generic[Row]):
     @property
     def waiting(self) -> int:
         """How many rows are not written yet."""
-        return len(self._queue) + len(self._writing)
+        return len(self._queue) + len(self._writing) + len(self._moving)
 
     def start(self) -> None:
         """Connect and write whatever comes."""
@@ -154,7 +197,7 @@ class _Lane(Generic[Row]):
             self._conn.terminate()
             self._conn = None
 
-    def put(self, row: Row, *, keep: bool) -> "asyncio.Future[None]":
+    def put(self, row: Row, *, keep: bool) -> "asyncio.Future[Any]":
         """Queue a row; the future is done when its commit is.
 
         With `keep` it is written however long that takes, else dropped when it waited too long.
@@ -173,6 +216,12 @@ class _Lane(Generic[Row]):
     async def _write_forever(self) -> None:
         while True:
             await self._connected()
+            if self._elsewhere:
+                try:
+                    await self._fetch_back(self._conn)
+                except _OUTAGES as exc:
+                    self._again([], exc)
+                continue
             if not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
@@ -185,13 +234,18 @@ class _Lane(Generic[Row]):
                     await self._write(jobs)
                 finally:
                     self._writing = []
-            if not self._queue:
-                self.empty.set()
+            self._note_empty()
+
+    def _note_empty(self) -> None:
+        if not self.waiting:
+            self.empty.set()
 
     def _take(self) -> list[_Job[Row]]:
         jobs: list[_Job[Row]] = []
         queue = self._queue
         while queue and len(jobs) < self._batch_max:
+            if jobs and self._apart(queue[0].row, jobs):
+                break
             job = queue.popleft()
             if job.keep or job.tried or not job.done.done():
                 jobs.append(job)
@@ -200,10 +254,7 @@ class _Lane(Generic[Row]):
     async def _write(self, jobs: list[_Job[Row]]) -> None:
         """Write a batch; on return each job is done, told its fault, or queued again."""
         try:
-            rows = [job.row for job in jobs]
-            limits = (min(row[0] for row in rows), max(row[0] for row in rows))
-            columns = zip(*rows, strict=True)
-            returned = await self._statement.fetch(*columns, *(limits if self._bounds else ()))
+            returned = await self._statement.fetch(*self._arguments(jobs))
         except _UNSTORABLE as exc:
             if len(jobs) == 1:
                 self._refuse(jobs[0], exc)
@@ -215,30 +266,26 @@ class _Lane(Generic[Row]):
             self._again(jobs, exc)
         else:
             try:
-                lost = await self._lost(jobs, returned)
+                results = await self._results(self._conn, jobs, returned)
             except _OUTAGES as exc:
                 self._again(jobs, exc)
                 return
             self._failures, self._down_since_s = 0, None
             self._metrics.batch(self._name, len(jobs))
-            self._finish(jobs, lost)
+            self._finish(jobs, results)
 
-    async def _lost(self, jobs: list[_Job[Row]], returned: list[Any]) -> set[int]:
-        if self._missing is None or len(returned) == len(jobs):
-            return set()
-        written = {row[0] for row in returned}
-        doubtful = [job for job in jobs if job.row[0] not in written]
-        return await self._missing(self._conn, doubtful)
+    def _arguments(self, jobs: list[_Job[Row]]) -> list[object]:
+        retried = any(job.tried for job in jobs)
+        return arguments_of(self._params, [job.row for job in jobs], retried=retried)
 
-    def _finish(self, jobs: list[_Job[Row]], lost: set[int]) -> None:
-        for job in jobs:
-            if id(job) in lost:
-                if not job.done.done():
-                    job.done.set_exception(CallInterrupted())
-            elif not job.done.done():
-                job.done.set_result(None)
+    def _finish(self, jobs: list[_Job[Row]], results: list[Any]) -> None:
+        for job, result in zip(jobs, results, strict=True):
+            if job.done.done():
+                self._on_given_up(job.row, result)
+            elif isinstance(result, BaseException):
+                job.done.set_exception(result)
             else:
-                self._on_given_up(job.row)
+                job.done.set_result(result)
 
     def _refuse(self, job: _Job[Row], exc: BaseException) -> None:
         _log.warning("row_unstorable", lane=self._name, reason=type(exc).__name__)
@@ -252,7 +299,10 @@ class _Lane(Generic[Row]):
         self._failures += 1
         if self._failures == 1:
             reason = type(exc).__name__
-            _log.warning("record_failed", lane=self._name, rows=len(jobs), reason=reason)
+            state = getattr(exc, "sqlstate", None)  # tells an outage from a mistake of ours
+            _log.warning(
+                "record_failed", lane=self._name, rows=len(jobs), reason=reason, sqlstate=state
+            )
         if self._down_since_s is None:
             self._down_since_s = self._clock.monotonic_s()
         for job in reversed(jobs):
@@ -297,10 +347,22 @@ class _Lane(Generic[Row]):
                 await conn.execute("; ".join(SESSION))
                 await self._prepare(conn)
                 self._statement = await conn.prepare(self._sql)
+            await self._fetch_back(conn)
         except BaseException:
             conn.terminate()
             raise
         self._conn = conn
+
+    async def _fetch_back(self, conn: Connection) -> None:
+        """Write what was put elsewhere, before anything newer."""
+        if self._on_connected is not None:
+            self._fetching = True
+            try:
+                async with asyncio.timeout(FETCH_BACK_S):
+                    await self._on_connected(conn)
+                self._elsewhere = False
+            finally:
+                self._fetching = False
 
     async def _watch_forever(self) -> None:
         """Tell those who waited too long; cut a commit that does not come back; reconnect."""
@@ -310,12 +372,33 @@ class _Lane(Generic[Row]):
             for job in [*self._writing, *self._queue]:
                 if job.give_up_at_s <= now_s and not job.done.done():
                     job.done.set_exception(NotRecorded())
-            stuck = self._writing and now_s - self._wrote_at_s > self._wait_s
+            await self._keep_what_waits(now_s)
+            stuck = self._writing and now_s - self._wrote_at_s > self._connect_s
             if stuck and self._conn is not None:
                 _log.warning("commit_cut", lane=self._name, rows=len(self._writing))
                 self._conn.terminate()
             if self._conn is not None and self._conn.is_closed():
                 self._wake.set()
+
+    async def _keep_what_waits(self, now_s: float) -> None:
+        """While the database is away, put what must not be lost elsewhere; then it is recorded."""
+        down_s = 0.0 if self._down_since_s is None else now_s - self._down_since_s
+        if self._keep_elsewhere is None or down_s < SPOOL_AFTER_S or self._fetching:
+            return
+        self._moving = [job for job in self._queue if job.keep]
+        if not self._moving:
+            return
+        self._queue = deque(job for job in self._queue if not job.keep)
+        kept = await self._keep_elsewhere([job.row for job in self._moving])
+        self._elsewhere = self._elsewhere or kept
+        for job in self._moving:
+            if not kept:
+                self._queue.append(job)
+            elif not job.done.done():
+                job.done.set_result(None)
+        self._moving = []
+        self._wake.set()
+        self._note_empty()
 
 
 class Recorder:
@@ -330,8 +413,10 @@ class Recorder:
         lease: int,
         batch_max: int,
         wait_s: float,
+        spool: Spool | None = None,
     ) -> None:
         self._clock = clock
+        self._spool = spool
         self._queries = Queries("helix.gateway")
         self._lease = lease
         self._admissions: _Lane[Admission] = _Lane(
@@ -342,10 +427,9 @@ class Recorder:
             metrics=metrics,
             batch_max=batch_max,
             wait_s=wait_s,
-            bounds=False,
             connect_s=wait_s,
             prepare=self._hold_lease,
-            missing=None,
+            results=_verdicts,
             on_given_up=self._close_given_up,
         )
         self._settlements: _Lane[Settlement] = _Lane(
@@ -355,12 +439,14 @@ class Recorder:
             clock=clock,
             metrics=metrics,
             batch_max=batch_max,
-            wait_s=max(wait_s, SETTLE_WAIT_S),
-            bounds=True,
+            wait_s=max(wait_s, SETTLE_WAIT_S if spool is None else KEPT_WAIT_S),
             connect_s=wait_s,
             prepare=self._hold_lease,
-            missing=self._not_ours,
+            results=self._settled,
             on_given_up=_ignore,
+            on_connected=None if spool is None else self._replay,
+            keep_elsewhere=None if spool is None else spool.append,
+            apart=_needs_earlier,
         )
         self._given_up: Callable[[Admission], Settlement] | None = None
 
@@ -392,9 +478,11 @@ class Recorder:
         """Stop at once."""
         await self._admissions.stop()
         await self._settlements.stop()
+        if self._spool is not None:
+            self._spool.close()
 
-    def admit(self, row: Admission) -> "asyncio.Future[None]":
-        """Record a request; the future is done when it is committed.
+    def admit(self, row: Admission) -> "asyncio.Future[Verdict]":
+        """Record a request if it may be made; the verdict is there when that is committed.
 
         It fails with NotRecorded (database away), or Unstorable.
         """
@@ -405,32 +493,156 @@ class Recorder:
 
         It fails with NotRecorded (not yet: it is tried on), CallInterrupted, or Unstorable.
         """
-        return self._settlements.put(row, keep=keep)
+        return self._settlements.put(row._replace(final=True), keep=keep)
 
-    def _close_given_up(self, row: Admission) -> None:
-        if self._given_up is not None:
+    def respond(self, row: Settlement) -> "asyncio.Future[None]":
+        """Record, and charge, an attempt or a candidate that does not end its request.
+
+        Give it an `attempt` of its own; it is not the selected answer until it is chosen. Fails as
+        `settle` does.
+        """
+        return self._settlements.put(row._replace(final=False, selected=False), keep=True)
+
+    def choose(
+        self,
+        request_id: UUID,
+        response_id: UUID,
+        *,
+        now: datetime,
+        confidence: Decimal | None = None,
+    ) -> "asyncio.Future[None]":
+        """End a request as completed; its answer is the candidate `response_id`, on record already.
+
+        Fails as `settle` does; CallInterrupted also when the candidate is not of that request.
+        """
+        row = chosen(request_id, response_id, now=now, confidence=confidence)
+        return self._settlements.put(row, keep=True)
+
+    def _close_given_up(self, row: Admission, verdict: Verdict) -> None:
+        if self._given_up is not None and verdict.admitted:
             self._settlements.put(self._given_up(row), keep=True).add_done_callback(_look_at)
 
     async def _hold_lease(self, conn: Connection) -> None:
         await self._queries.row(conn, "hold_lease", lease=self._lease)
 
-    async def _not_ours(self, conn: Connection, jobs: Sequence[_Job[Settlement]]) -> set[int]:
-        """Return, of settlements that closed nothing, those that somebody else closed.
+    async def _replay(self, conn: Connection) -> None:
+        """Write what was spooled, by this process or by one of the home that is gone."""
+        if self._spool is None:
+            return
+        async with self._spool.lock:
+            for path in await asyncio.to_thread(self._spool.files):
+                rows = await asyncio.to_thread(self._spool.read, path)
+                for batch in _replay_batches(rows):
+                    await self._replay_batch(conn, batch)
+                self._spool.forget(path)
+                _log.warning("spool_replayed", file=path.name, rows=len(rows))
 
-        The others are ours: written by an earlier try whose commit was not heard of.
+    async def _replay_batch(self, conn: Connection, batch: list[Settlement]) -> None:
+        statement = self._queries["settle_calls"]
+        try:
+            async with conn.transaction():
+                ids = [row.request_id for row in batch]
+                await self._queries.run(conn, "reopen_calls", request_ids=ids)
+                await conn.fetch(statement.sql, *arguments_of(statement.params, batch))
+        except _UNSTORABLE as exc:
+            if len(batch) > 1:
+                for row in batch:
+                    await self._replay_batch(conn, [row])
+            elif self._spool is not None:
+                reason, text_id = type(exc).__name__, str(batch[0].request_id)
+                _log.error("spooled_row_unstorable", request_id=text_id, reason=reason)
+                self._spool.set_aside(batch[0])
+
+    async def _settled(
+        self, conn: Connection, jobs: Sequence[_Job[Settlement]], returned: list[Any]
+    ) -> list[Any]:
+        """Tell of settlements that wrote nothing whether they were written before.
+
+        One that is on record as it was asked for is ours: its commit was not heard of. Any other
+        request was closed by somebody else.
         """
-        ids = [job.row.request_id for job in jobs]
-        rows = await self._queries.rows(conn, "settled_calls", ids=ids)
-        ours: dict[Any, datetime] = {row["id"]: row["completed_at"] for row in rows}
-        return {
-            id(job)
+        written = {row["response_id"] for row in returned}
+        doubtful = [job.row for job in jobs if job.row.id not in written]
+        if not doubtful:
+            return [None] * len(jobs)
+        rows = await self._queries.rows(
+            conn,
+            "settled_calls",
+            request_ids=[row.request_id for row in doubtful],
+            response_ids=[row.id for row in doubtful],
+        )
+        on_record = {row["response_id"]: row for row in rows}
+        return [
+            None
+            if job.row.id in written or (job.tried and _is_ours(job.row, on_record.get(job.row.id)))
+            else CallInterrupted()
             for job in jobs
-            if not (job.tried and ours.get(job.row.request_id) == job.row.completed_at)
-        }
+        ]
 
 
-def _ignore(_: Settlement) -> None:
+def arguments_of(
+    params: Sequence[str], rows: Sequence[Admission | Settlement], *, retried: bool = False
+) -> list[object]:
+    """Return a batch as the arguments of its statement, in the order of the parameters."""
+    values: dict[str, object] = {}
+    for name, column in zip(rows[0]._fields, zip(*rows, strict=True), strict=True):
+        empty = name in SPARSE and column.count(None) == len(column)
+        values[name] = None if empty else list(column)
+    values["lowest"] = min(row[0] for row in rows)
+    values["highest"] = max(row[0] for row in rows)
+    values["retried"] = retried
+    return [values[name] for name in params]
+
+
+def _replay_batches(rows: Sequence[Settlement]) -> list[list[Settlement]]:
+    """Cut rows into batches; a choice comes after the batch of its candidates."""
+    batches: list[list[Settlement]] = []
+    for row in rows:
+        if not batches or row.chosen or len(batches[-1]) >= REPLAY_ROWS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def _is_ours(row: Settlement, found: Any) -> bool:
+    """Say whether an answer on record is what this settlement asked for."""
+    if found is None:
+        return False
+    return not row.chosen or bool(found["selected"] and found["completed_at"] == row.completed_at)
+
+
+def _ignore(_row: Settlement, _result: Any) -> None:
     return
+
+
+def _together(_row: Any, _jobs: Sequence[Any]) -> bool:
+    return False
+
+
+def _needs_earlier(row: Settlement, jobs: Sequence[_Job[Settlement]]) -> bool:
+    """Say whether a row chooses a candidate that may stand in this batch.
+
+    A statement does not see the rows it inserts itself: chosen in the same one, it is not there.
+    """
+    return row.chosen and any(job.row.request_id == row.request_id for job in jobs)
+
+
+async def _verdicts(
+    _conn: Connection, jobs: Sequence[_Job[Admission]], returned: list[Any]
+) -> list[Any]:
+    """Return the verdict of each admission, in their order."""
+    told = {
+        row["request_id"]: Verdict(
+            Decision(row["decision"]),
+            row["limit_name"],
+            row["limit_value"],
+            row["limit_left"],
+            row["retry_after_s"],
+            row["other_request_id"],
+        )
+        for row in returned
+    }
+    return [told[job.row.id] for job in jobs]
 
 
 def _look_at(done: "asyncio.Future[None]") -> None:

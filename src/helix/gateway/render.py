@@ -41,10 +41,13 @@ def error_body(error: HelixError, request_id: str) -> bytes:
 
 
 def error_headers(error: HelixError) -> Headers:
-    """Return the headers that belong to an error: when to come again, how to authenticate."""
+    """Return the headers that belong to an error: when to come again, how to authenticate.
+
+    A 503 always says when: in a second, unless it knows better.
+    """
     headers: Headers = []
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+    if error.retry_after_s is not None or error.status == 503:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s or 1))))
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="helix"'))
     if isinstance(error, MethodNotAllowed):

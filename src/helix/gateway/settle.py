@@ -8,10 +8,11 @@ from helix.core.errors import HelixError
 from helix.core.ids import uuid7_beside
 from helix.gateway.policy import storable
 from helix.gateway.store import Unfinished
-from helix.gateway.types import Admission, Outcome, Settlement
+from helix.gateway.timing import Gaps
+from helix.gateway.types import Admission, Outcome, Recorded, Settlement
 from helix.ledger import Charge, Usage
 
-__all__ = ["NOTHING_USED", "given_up", "settlement", "swept"]
+__all__ = ["NOTHING_USED", "cached_settlement", "chosen", "given_up", "settlement", "swept"]
 
 NOTHING_USED = Usage(0, 0)
 _FREE = Charge(Decimal(0), None)
@@ -39,8 +40,14 @@ def settlement(
     finish_reason: str | None = None,
     content: str | None = None,
     raw_response: str | None = None,
+    attempt: int = 1,
+    selected: bool = True,
+    cached: bool = False,
+    confidence: Decimal | None = None,
+    final: bool = True,
+    gaps: Gaps | None = None,
 ) -> Settlement:
-    """Return the rows that end a call."""
+    """Return the rows that end a call, or, not `final`, those of one attempt of it."""
     completed = outcome is Outcome.COMPLETED
     return Settlement(
         request_id=admission.id,
@@ -73,6 +80,34 @@ def settlement(
         api_key_id=admission.api_key_id,
         project_id=admission.project_id,
         agent_id=admission.agent_id,
+        attempt=attempt,
+        selected=selected,
+        cached=cached,
+        confidence=confidence,
+        final=final,
+        gap_p50_ms=None if gaps is None else gaps.p50_ms,
+        gap_p95_ms=None if gaps is None else gaps.p95_ms,
+        gap_max_ms=None if gaps is None else gaps.max_ms,
+    )
+
+
+def cached_settlement(
+    admission: Admission, found: Recorded, *, now: datetime, latency_s: float
+) -> Settlement:
+    """Return the rows of a call that was given an answer on record: nothing used, nothing paid."""
+    return settlement(
+        admission,
+        outcome=Outcome.COMPLETED,
+        now=now,
+        provider_id=found.provider_id,
+        provider_name=found.provider_name,
+        model_name=found.model_name,
+        latency_s=latency_s,
+        upstream_id=found.upstream_id,
+        finish_reason=found.finish_reason,
+        content=found.content,
+        raw_response=None if found.raw_response is None else found.raw_response.decode(),
+        cached=True,
     )
 
 
@@ -91,6 +126,46 @@ def given_up(admission: Admission, *, error: HelixError, now: datetime) -> Settl
         model_name=admission.model_name,
         latency_s=0.0,
         error=error,
+    )
+
+
+def chosen(
+    request_id: UUID, response_id: UUID, *, now: datetime, confidence: Decimal | None
+) -> Settlement:
+    """Return the end of a request whose answer is on record already."""
+    return Settlement(
+        request_id=request_id,
+        request_status="completed",
+        completed_at=now,
+        id=response_id,
+        user_id=None,
+        provider_id=None,
+        provider_name=_UNKNOWN,
+        model_name=_UNKNOWN,
+        upstream_id=None,
+        status=Outcome.COMPLETED.value,
+        error_code=None,
+        error=None,
+        http_status=None,
+        tokens_prompt=0,
+        tokens_completion=0,
+        tokens_cached=0,
+        tokens_reasoning=0,
+        usage_estimated=False,
+        latency_ms=0,
+        first_token_ms=None,
+        chunk_count=None,
+        finish_reason=None,
+        cost_usd=Decimal(0),
+        pricing_id=None,
+        content=None,
+        raw_response=None,
+        usage_id=None,
+        api_key_id=None,
+        project_id=None,
+        agent_id=None,
+        confidence=confidence,
+        chosen=True,
     )
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["EventSplitter", "Transcript", "data_of"]
+__all__ = ["DONE", "DONE_EVENT", "EventSplitter", "Transcript", "data_of"]
 
 DONE = b"[DONE]"
+DONE_EVENT = b"data: [DONE]\n\n"
 _END = re.compile(rb"\r?\n\r?\n")
 _END_BYTES_MAX = 4
 
@@ -54,6 +55,7 @@ class Transcript:
         self.upstream_id: str | None = None
         self.model: str | None = None
         self.chunks = 0
+        self.content_chunks = 0
         self.usage: Any = None
         self._head: dict[str, Any] | None = None
         self._choices: dict[int, _Choice] = {}
@@ -87,6 +89,8 @@ class Transcript:
             if choice is None:
                 choice = self._choices[index] = _Choice()
             told = choice.take(part) or told
+        if told:
+            self.content_chunks += 1
         return told
 
     @property
@@ -115,12 +119,14 @@ class Transcript:
         """Return the answer as the JSON that a call without stream gives; None when none began."""
         if self._head is None:
             return None
+        choices = sorted(self._choices.items())
+        is_text = any(choice.is_text for _, choice in choices)
         answer = {
             **self._head,
-            "object": "chat.completion",
+            "object": "text_completion" if is_text else "chat.completion",
             "choices": [
-                {"index": index, **choice.as_dict()}
-                for index, choice in sorted(self._choices.items())
+                {"index": index, **(choice.as_text() if is_text else choice.as_dict())}
+                for index, choice in choices
             ],
         }
         if self.usage is not None:
@@ -132,7 +138,7 @@ CHOICES_MAX = 128
 
 
 class _Choice:
-    __slots__ = ("finish_reason", "logprobs", "other", "parts", "role")
+    __slots__ = ("finish_reason", "is_text", "logprobs", "other", "parts", "role")
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -140,6 +146,7 @@ class _Choice:
         self.other: dict[str, Any] = {}
         self.logprobs: Any = None
         self.finish_reason: str | None = None
+        self.is_text = False
 
     def take(self, part: dict[str, Any]) -> bool:
         delta = part.get("delta")
@@ -160,6 +167,11 @@ class _Choice:
                 elif value is not None:
                     self.other[key] = merged(self.other.get(key), value)
                     told = True
+        elif type(part.get("text")) is str:  # a chunk of /v1/completions
+            self.is_text = True
+            if part["text"]:
+                self.parts.append(part["text"])
+                told = True
         finish = part.get("finish_reason")
         if finish is not None:
             self.finish_reason = _text(finish)
@@ -183,6 +195,13 @@ class _Choice:
             elif type(value) is list:
                 pending.extend(value)
         return "".join(texts)
+
+    def as_text(self) -> dict[str, Any]:
+        return {
+            "text": "".join(self.parts),
+            "logprobs": settled(self.logprobs),
+            "finish_reason": self.finish_reason,
+        }
 
     def as_dict(self) -> dict[str, Any]:
         content = "".join(self.parts) if self.parts or not self.other else None

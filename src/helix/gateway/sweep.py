@@ -4,6 +4,9 @@ Each gateway holds an advisory lock, its lease, for as long as it is connected, 
 lease's number with its requests. A request whose lease nobody holds, twice with a pause between,
 and not while the database has only just started, is closed as failed, its answer as interrupted.
 If its gateway lives after all, the settlement that comes second writes nothing (recorder.py).
+
+What calls hold of budgets and limits is given back with their end. What is held past its time,
+a day, is given back here, also when no request on record tells whose it was.
 """
 
 import asyncio
@@ -82,6 +85,12 @@ class Sweep:
                 break
         return closed
 
+    async def release_expired(self) -> int:
+        """Give back what is reserved or held past its time; return how many rows."""
+        now = self._clock.now()
+        async with self._db.transaction(Role.OPERATOR) as conn:
+            return await self._store.release_expired(conn, now=now, max_count=BATCH_MAX)
+
     async def _dead(self) -> list[Unfinished]:
         async with self._db.connection(Role.OPERATOR) as conn:
             if await self._store.server_uptime_s(conn) < self._times.grace_s:
@@ -96,6 +105,9 @@ class Sweep:
                 closed = await self.once()
                 if closed:
                     _log.warning("calls_of_dead_gateway_closed", calls=closed)
+                released = await self.release_expired()
+                if released:
+                    _log.warning("expired_reservations_released", rows=released)
             except _TooEarly:
                 wait_s = self._times.pause_s
             except _TROUBLE as exc:
