@@ -1,0 +1,289 @@
+"""Search of knowledge: the chunks a user may find as one corpus, ranked by retrieval's signals.
+
+Up to 10,000 chunks a user everything is scored, exactly. Above that the candidates are the chunks
+that hold a word of the question and those whose vectors are nearest (exactly, no index), with what
+stands beside them; they are scored by the same signals.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from helix.core.clock import Clock
+from helix.core.db import Connection, Database, Role
+from helix.core.errors import Unavailable
+from helix.core.log import get_log
+from helix.knowledge import store
+from helix.knowledge.errors import BadDocument
+from helix.knowledge.policy import (
+    DOCUMENT_WEIGHTS,
+    HITS_MAX,
+    NEIGHBOURS_MAX,
+    QUERY_CHARS_MAX,
+    check_filters,
+    check_text,
+)
+from helix.knowledge.types import Chunk, ChunkId, DocumentId, Filters, Found, Hit, Vectors
+from helix.retrieval import (
+    Embedder,
+    EmbeddingFailed,
+    Kind,
+    Question,
+    Ranked,
+    Scope,
+    WeightsUnusable,
+    ask,
+    dense_of,
+    rank,
+    scope_of,
+)
+
+__all__ = ["EXACT_MAX", "Searcher"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_log = get_log(__name__)
+
+EXACT_MAX = 10_000
+PER_TERM = 600
+NEAREST = 200
+_IN_THREAD_FROM = 1_000  # rows; fewer are ranked in less time than a thread takes to wake
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The scope of a question, and what is known of the whole where it is only a part."""
+
+    scope: Scope
+    exact: bool
+    total: int | None = None
+    found: dict[int, int] | None = None
+
+
+class Searcher:
+    """Finds chunks. Holds no connection while a question is embedded."""
+
+    def __init__(self, db: Database, embedder: Embedder | None, clock: Clock) -> None:
+        self._db = db
+        self._embedder = embedder
+        self._clock = clock
+        self._model: Vectors | None = None
+
+    async def search(
+        self,
+        *,
+        user_id: UUID,
+        query: str,
+        filters: Filters,
+        max_count: int = 10,
+        neighbours: int = 0,
+        role: Role = Role.APP,
+    ) -> Found:
+        """Return the user's chunks that answer `query`, best first, each with its reasons.
+
+        A chunk that shares neither a word nor the sense of the question is no hit. Works without
+        vectors, and says so. Raises BadDocument, or QueryEmpty without any word.
+        """
+        _check(query, max_count, neighbours)
+        check_filters(filters)
+        question = ask(query)
+        started = self._clock.monotonic_s()
+        now = self._clock.now()
+        async with self._db.transaction(role, tenant=user_id) as conn:
+            model = await self._known_model(conn)
+        vector, told = await self._embed(query, model)
+        embedding_s = self._clock.monotonic_s() - started
+        async with self._db.transaction(role, tenant=user_id) as conn:
+            part = await self._gather(
+                conn,
+                user_id=user_id,
+                question=question,
+                filters=filters,
+                model=model,
+                vector=vector,
+                now=now,
+            )
+            if vector is not None and not _has_vectors(part.scope):
+                told = "none: no chunk here has a vector yet"
+            best = await _ranked(question, part, max_count)
+            hits = await _whole(conn, user_id, part.scope, best, neighbours)
+        took_s = self._clock.monotonic_s() - started - embedding_s
+        return Found(
+            hits=hits,
+            vectors=told,
+            considered=len(part.scope.ids),
+            exact=part.exact,
+            took_ms=round(took_s * 1000, 3),
+            embedding_ms=round(embedding_s * 1000, 3),
+        )
+
+    async def _known_model(self, conn: Connection) -> Vectors | None:
+        """Return the embedder's model if any vector can be of it; asked of the database once."""
+        if self._embedder is not None and self._model is None:
+            self._model = await store.embedding_model(
+                conn,
+                provider=self._embedder.provider,
+                model=self._embedder.model,
+                dimension=self._embedder.dimension,
+                make=False,
+            )
+        return self._model
+
+    async def _embed(self, query: str, model: Vectors | None) -> tuple[Array | None, str]:
+        if self._embedder is None:
+            return None, "none: no embedder is set up"
+        if model is None:
+            return None, "none: no chunk here has a vector yet"
+        try:
+            return (await self._embedder.embed([query]))[0], self._embedder.model
+        except (EmbeddingFailed, WeightsUnusable, Unavailable) as exc:
+            _log.warning("knowledge_search_without_vectors", reason=exc.message)
+            return None, f"none: {exc.message}"
+
+    async def _gather(
+        self,
+        conn: Connection,
+        *,
+        user_id: UUID,
+        question: Question,
+        filters: Filters,
+        model: Vectors | None,
+        vector: Array | None,
+        now: datetime,
+    ) -> _Part:
+        size = await store.count_scope(conn, user_id=user_id, most=EXACT_MAX + 1)
+        if size <= EXACT_MAX:
+            packed = await store.whole_scope(conn, user_id=user_id, filters=filters, now=now)
+            part = _Part(scope_of(packed), exact=True)
+            if vector is None or model is None or not len(part.scope.ids):
+                return part
+            ids, cosines = await store.cosines(conn, user_id=user_id, model=model, vector=vector)
+            return replace(part, scope=_dense(part.scope, ids, cosines))
+        by_term = await store.term_candidates(
+            conn,
+            user_id=user_id,
+            terms=question.terms,
+            per_term=PER_TERM,
+            filters=filters,
+            now=now,
+        )
+        chosen = dict.fromkeys(i for ids in by_term.values() for i in ids)
+        if vector is not None and model is not None:
+            near = await store.nearest(
+                conn,
+                user_id=user_id,
+                model=model,
+                vector=vector,
+                max_count=NEAREST,
+                filters=filters,
+                now=now,
+            )
+            chosen.update(dict.fromkeys(near))
+        scope = scope_of(
+            await store.part_scope(
+                conn, user_id=user_id, ids=list(chosen), filters=filters, now=now
+            )
+        )
+        if vector is not None and model is not None:
+            every = [UUID(bytes=scope.id_bytes(row)) for row in range(len(scope.ids))]
+            ids, cosines = await store.cosines(
+                conn, user_id=user_id, model=model, vector=vector, ids=every
+            )
+            scope = _dense(scope, ids, cosines)
+        total = await store.count_scope(conn, user_id=user_id, most=10 * EXACT_MAX)
+        found = {term: _estimate(len(ids), total) for term, ids in by_term.items()}
+        return _Part(scope, exact=False, total=total, found=found)
+
+
+def _check(query: str, max_count: int, neighbours: int) -> None:
+    if not 1 <= max_count <= HITS_MAX:
+        raise BadDocument(f"max_count: 1 to {HITS_MAX}, not {max_count}", param="max_count")
+    if not 0 <= neighbours <= NEIGHBOURS_MAX:
+        raise BadDocument(f"neighbours: 0 to {NEIGHBOURS_MAX}", param="neighbours")
+    if len(query) > QUERY_CHARS_MAX:
+        raise BadDocument(f"query: {len(query)} characters, at most {QUERY_CHARS_MAX}")
+    check_text("query", query)
+
+
+async def _ranked(question: Question, part: _Part, max_count: int) -> Sequence[Ranked]:
+    corpus = replace(part.scope.corpus, total=part.total, found=part.found)
+
+    def run() -> list[Ranked]:
+        found = rank(
+            question, corpus, max_count=max_count, kind=Kind.PEOPLE, weights=DOCUMENT_WEIGHTS
+        )
+        return [r for r in found if _is_hit(r)]
+
+    if len(part.scope.ids) < _IN_THREAD_FROM:
+        return run()
+    return await asyncio.to_thread(run)
+
+
+_SENSE_MIN = 0.25  # cosine of the question; unrelated texts have up to 0.2 with the offline model
+
+
+def _is_hit(found: Ranked) -> bool:
+    """Say whether a chunk shares a word or enough of the sense with the question."""
+    if found.parts.get("text", 0.0) > 0:
+        return True
+    return found.parts.get("dense", 0.0) >= _SENSE_MIN * DOCUMENT_WEIGHTS["people"]["dense"]
+
+
+async def _whole(
+    conn: Connection, user_id: UUID, scope: Scope, best: Sequence[Ranked], neighbours: int
+) -> list[Hit]:
+    ids = [ChunkId(UUID(bytes=scope.id_bytes(r.row))) for r in best]
+    chunks = await store.chunks_by_id(conn, user_id=user_id, ids=ids)
+    documents = await store.documents_by_id(
+        conn, user_id=user_id, ids=list({c.document_id for c in chunks.values()})
+    )
+    around: dict[tuple[DocumentId, int], Chunk] = {}
+    steps = range(1, neighbours + 1)
+    if neighbours:
+        around = await store.chunks_around(
+            conn,
+            user_id=user_id,
+            places={
+                (c.document_id, c.number + step * side)
+                for c in chunks.values()
+                for step in steps
+                for side in (-1, 1)
+            },
+        )
+    hits = []
+    for i, ranked in zip(ids, best, strict=True):
+        chunk = chunks.get(i)
+        if chunk is None or chunk.document_id not in documents:
+            continue
+        at = [(chunk.document_id, chunk.number + step) for step in steps]
+        behind = [(chunk.document_id, chunk.number - step) for step in reversed(steps)]
+        hits.append(
+            Hit(
+                chunk=chunk,
+                document=documents[chunk.document_id],
+                score=ranked.score,
+                parts=ranked.parts,
+                before=tuple(around[place] for place in behind if place in around),
+                after=tuple(around[place] for place in at if place in around),
+            )
+        )
+    return hits
+
+
+def _dense(scope: Scope, ids: bytes, cosines: bytes) -> Scope:
+    dense = dense_of(scope, ids, cosines)
+    return replace(scope, corpus=replace(scope.corpus, dense=dense))
+
+
+def _has_vectors(scope: Scope) -> bool:
+    dense = scope.corpus.dense
+    return dense is not None and bool(np.isfinite(dense).any())
+
+
+def _estimate(found: int, total: int) -> int:
+    """Return in how many chunks a term is; the count was cut off at PER_TERM."""
+    return found if found < PER_TERM else max(found, total // 20)
