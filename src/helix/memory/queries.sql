@@ -1,0 +1,315 @@
+-- Statements of memory. They run as helix_app under the tenant's setting, or as helix_operator; every one names the user.
+
+-- name: insert_memories
+-- Add memories in the given order; one that a live memory already says exactly is left out.
+-- Index: memories_user_id_content_hash_key. Locks: only its own rows; waits for a transaction that adds the same text.
+INSERT INTO memories (id, user_id, session_id, project_id, agent_id, content, memory_type, entities, relationships, speaker, confidence,
+    importance, source_response_id, conversation_id, valid_from, valid_to, tags, metadata)
+SELECT g.id, :user_id, g.session_id, g.project_id, g.agent_id, g.content, g.memory_type, g.entities, g.relationships, g.speaker, g.confidence,
+       g.importance, g.source_response_id, g.conversation_id, coalesce(g.valid_from, :now), g.valid_to, g.tags, g.metadata
+FROM ROWS FROM (jsonb_to_recordset(:memories::jsonb) AS (
+    id uuid, session_id uuid, project_id uuid, agent_id text, content text, memory_type text, entities jsonb, relationships jsonb, speaker text,
+    confidence numeric, importance numeric, source_response_id uuid, conversation_id uuid, valid_from timestamptz, valid_to timestamptz,
+    tags text[], metadata jsonb)) WITH ORDINALITY AS g
+ORDER BY g.ordinality
+ON CONFLICT (user_id, content_hash) WHERE deleted_at IS NULL DO NOTHING
+RETURNING id;
+
+-- name: ids_by_content
+-- Which live memories say exactly these texts? Index: memories_user_id_content_hash_key.
+SELECT c.ordinality AS place, m.id, m.merged_into
+FROM unnest(:contents::text[]) WITH ORDINALITY AS c (content, ordinality)
+JOIN memories AS m ON m.user_id = :user_id AND m.content_hash = helix_sha256(c.content) AND m.deleted_at IS NULL;
+
+-- name: put_search_rows
+-- Write what search knows of memories, from the memories themselves and the analysis of their texts. Index: memories_pkey.
+-- Locks: only its own rows.
+INSERT INTO memory_search AS s (memory_id, user_id, conversation_id, session_id, project_id, agent_id, memory_type, valid_from, valid_to,
+    terms, facts, speaker, version)
+SELECT m.id, m.user_id, m.conversation_id, m.session_id, m.project_id, m.agent_id, m.memory_type, m.valid_from, m.valid_to,
+       ARRAY(SELECT jsonb_array_elements_text(g.terms)::integer), g.facts, g.speaker, :version
+FROM jsonb_to_recordset(:rows::jsonb) AS g (id uuid, terms jsonb, facts integer, speaker integer)
+JOIN memories AS m ON m.id = g.id AND m.user_id = :user_id AND m.merged_into IS NULL AND m.deleted_at IS NULL
+ON CONFLICT (memory_id) DO UPDATE
+SET conversation_id = excluded.conversation_id, session_id = excluded.session_id, project_id = excluded.project_id, agent_id = excluded.agent_id,
+    memory_type = excluded.memory_type, valid_from = excluded.valid_from, valid_to = excluded.valid_to, terms = excluded.terms,
+    facts = excluded.facts, speaker = excluded.speaker, version = excluded.version;
+
+-- name: drop_search_rows
+-- Take memories out of search. Index: memory_search_pkey. Locks: those rows.
+DELETE FROM memory_search WHERE memory_id = ANY(:ids::uuid[]) AND user_id = :user_id;
+
+-- name: sync_search_ends
+-- Bring the ends of validity over to search. Index: memory_search_pkey. Locks: those rows.
+UPDATE memory_search AS s SET valid_to = m.valid_to
+FROM memories AS m WHERE m.id = s.memory_id AND s.memory_id = ANY(:ids::uuid[]) AND s.user_id = :user_id;
+
+-- name: unsearchable
+-- Live memories that search knows nothing of, or by an older analysis. Index: memories_pkey, memory_search_pkey.
+SELECT m.id, m.user_id, m.content, m.speaker
+FROM memories AS m LEFT JOIN memory_search AS s ON s.memory_id = m.id
+WHERE (:user_id::uuid IS NULL OR m.user_id = :user_id) AND m.deleted_at IS NULL AND m.merged_into IS NULL
+  AND (s.memory_id IS NULL OR s.version <> :version) AND (:after_id::uuid IS NULL OR m.id > :after_id)
+ORDER BY m.id LIMIT :max_count;
+
+-- name: count_scope
+-- How many memories may this user find, counted up to a limit? Index: memory_search_user_id_idx.
+SELECT count(*) AS count FROM (SELECT FROM memory_search WHERE user_id = :user_id LIMIT :most) AS counted;
+
+-- name: whole_scope
+-- Every memory the user may find, packed: one row, a value a column. Index: memory_search_user_id_idx.
+SELECT count(*) AS count,
+       coalesce(string_agg(uuid_send(s.memory_id), ''), '') AS ids,
+       coalesce(string_agg(uuid_send(coalesce(s.conversation_id, s.session_id, s.memory_id)), ''), '') AS groups,
+       coalesce(string_agg(timestamptz_send(s.valid_from), ''), '') AS at,
+       coalesce(string_agg(array_send(s.terms), ''), '') AS terms,
+       coalesce(string_agg(int4send(cardinality(s.terms)), ''), '') AS counts,
+       coalesce(string_agg(int4send(s.facts), ''), '') AS facts,
+       coalesce(string_agg(int4send(s.speaker), ''), '') AS speaker
+FROM memory_search AS s
+WHERE s.user_id = :user_id
+  AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
+  AND (:conversation_id::uuid IS NULL OR s.conversation_id = :conversation_id)
+  AND (:project_id::uuid IS NULL OR s.project_id = :project_id)
+  AND (:agent_id::text IS NULL OR s.agent_id = :agent_id)
+  AND (:memory_type::text IS NULL OR s.memory_type = :memory_type)
+  AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at);
+
+-- name: part_scope
+-- The same for some memories and those beside them in their conversations. Index: memory_search_pkey, memory_search_conversation_idx.
+WITH chosen AS MATERIALIZED (
+    SELECT c.memory_id, c.conversation_id, c.valid_from FROM memory_search AS c WHERE c.memory_id = ANY(:ids::uuid[]) AND c.user_id = :user_id
+), wider AS (
+    SELECT memory_id FROM chosen
+    UNION
+    SELECT b.memory_id FROM (SELECT memory_id, conversation_id, valid_from FROM chosen WHERE conversation_id IS NOT NULL LIMIT :most_beside) AS c CROSS JOIN LATERAL (
+        (SELECT n.memory_id FROM memory_search AS n WHERE n.conversation_id = c.conversation_id AND n.user_id = :user_id
+            AND (n.valid_from, n.memory_id) > (c.valid_from, c.memory_id) ORDER BY n.valid_from, n.memory_id LIMIT 2)
+        UNION ALL
+        (SELECT p.memory_id FROM memory_search AS p WHERE p.conversation_id = c.conversation_id AND p.user_id = :user_id
+            AND (p.valid_from, p.memory_id) < (c.valid_from, c.memory_id) ORDER BY p.valid_from DESC, p.memory_id DESC LIMIT 2)) AS b)
+SELECT count(*) AS count,
+       coalesce(string_agg(uuid_send(s.memory_id), ''), '') AS ids,
+       coalesce(string_agg(uuid_send(coalesce(s.conversation_id, s.session_id, s.memory_id)), ''), '') AS groups,
+       coalesce(string_agg(timestamptz_send(s.valid_from), ''), '') AS at,
+       coalesce(string_agg(array_send(s.terms), ''), '') AS terms,
+       coalesce(string_agg(int4send(cardinality(s.terms)), ''), '') AS counts,
+       coalesce(string_agg(int4send(s.facts), ''), '') AS facts,
+       coalesce(string_agg(int4send(s.speaker), ''), '') AS speaker
+FROM wider AS w JOIN memory_search AS s ON s.memory_id = w.memory_id
+WHERE s.user_id = :user_id
+  AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
+  AND (:conversation_id::uuid IS NULL OR s.conversation_id = :conversation_id)
+  AND (:project_id::uuid IS NULL OR s.project_id = :project_id)
+  AND (:agent_id::text IS NULL OR s.agent_id = :agent_id)
+  AND (:memory_type::text IS NULL OR s.memory_type = :memory_type)
+  AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at);
+
+-- name: term_candidates
+-- Memories of the user that hold each term, at most so many a term. Index: memory_search_terms_idx and memory_search_user_id_idx.
+SELECT a.term, array_agg(h.memory_id) AS ids
+FROM unnest(:terms::integer[]) AS a (term) CROSS JOIN LATERAL (
+    SELECT s.memory_id FROM memory_search AS s WHERE s.user_id = :user_id AND s.terms @> ARRAY[a.term] LIMIT :per_term) AS h
+GROUP BY a.term;
+
+-- name: speakers_of_ids
+-- Who speaks in some memories? Index: memory_search_pkey.
+SELECT DISTINCT speaker FROM memory_search WHERE memory_id = ANY(:ids::uuid[]) AND user_id = :user_id;
+
+-- name: cosines
+-- The cosine of every vector the user has of one model to the question's, packed. Exact. The question's vector stands in a sub-select
+-- so that its text is read once, not for every row. Index: memory_embeddings_user_id_idx.
+SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
+       coalesce(string_agg(float4send((1 - (e.embedding <=> (SELECT (:vector::text)::halfvec)))::real), ''), '') AS cosines
+FROM memory_embeddings AS e
+WHERE e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension;
+
+-- name: cosines_of_ids
+-- The same for some memories. Index: memory_embeddings_pkey.
+SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
+       coalesce(string_agg(float4send((1 - (e.embedding <=> (SELECT (:vector::text)::halfvec)))::real), ''), '') AS cosines
+FROM memory_embeddings AS e
+WHERE e.memory_id = ANY(:ids::uuid[]) AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension;
+
+-- name: embedding_model
+-- The model by this name, made known if it is new. Locks: its row when it is new.
+WITH made AS (
+    INSERT INTO embedding_config (provider, model, dimension) VALUES (:provider, :model, :dimension)
+    ON CONFLICT (provider, model, dimension) DO NOTHING RETURNING id)
+SELECT id FROM made
+UNION ALL
+SELECT id FROM embedding_config WHERE provider = :provider AND model = :model AND dimension = :dimension
+LIMIT 1;
+
+-- name: find_embedding_model
+-- The model by this name, if it is known.
+SELECT id FROM embedding_config WHERE provider = :provider AND model = :model AND dimension = :dimension;
+
+-- name: without_vector
+-- Searchable memories of a user that have no vector of a model. Index: memory_search_user_id_idx, memory_embeddings_pkey.
+SELECT m.id, m.content
+FROM memory_search AS s JOIN memories AS m ON m.id = s.memory_id
+WHERE s.user_id = :user_id AND (:after_id::uuid IS NULL OR s.memory_id > :after_id)
+  AND NOT EXISTS (SELECT FROM memory_embeddings AS e
+                  WHERE e.memory_id = s.memory_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension)
+ORDER BY s.memory_id LIMIT :max_count;
+
+-- name: users_without_vectors
+-- Users who have searchable memories without a vector of a model. Reads all of memory_search: for maintenance.
+SELECT DISTINCT s.user_id FROM memory_search AS s
+WHERE NOT EXISTS (SELECT FROM memory_embeddings AS e
+                  WHERE e.memory_id = s.memory_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension)
+ORDER BY s.user_id LIMIT :max_count;
+
+-- name: put_vectors
+-- Keep vectors; a memory forgotten or changed meanwhile gets none. Index: memories_pkey. Locks: its own rows, and the memories for share.
+INSERT INTO memory_embeddings AS e (memory_id, embedding_config_id, dimension, user_id, embedding)
+SELECT m.id, :config_id, :dimension, m.user_id, g.vector::halfvec
+FROM ROWS FROM (unnest(:ids::uuid[]), unnest(:hashes::bytea[]), unnest(:vectors::text[])) AS g (id, hash, vector)
+JOIN memories AS m ON m.id = g.id AND m.user_id = :user_id AND m.content_hash = g.hash
+ON CONFLICT (memory_id, embedding_config_id, dimension) DO UPDATE SET embedding = excluded.embedding;
+
+-- name: drop_vectors
+-- Take the vectors of a memory whose text has changed. Index: memory_embeddings_pkey.
+DELETE FROM memory_embeddings WHERE memory_id = :memory_id AND user_id = :user_id;
+
+-- name: memories_by_id
+-- Index: memories_pkey.
+SELECT id, user_id, content, memory_type, speaker, session_id, conversation_id, project_id, agent_id, source_response_id, confidence,
+       importance, access_count, last_accessed, valid_from, valid_to, merged_into, tags, entities, relationships, metadata, created_at, updated_at
+FROM memories WHERE id = ANY(:ids::uuid[]) AND user_id = :user_id AND deleted_at IS NULL;
+
+-- name: memories_page
+-- Newest first, from a keyset mark on. Index: memories_pkey backwards, filtered by user; idx_memories_user_id for small users.
+SELECT id, user_id, content, memory_type, speaker, session_id, conversation_id, project_id, agent_id, source_response_id, confidence,
+       importance, access_count, last_accessed, valid_from, valid_to, merged_into, tags, entities, relationships, metadata, created_at, updated_at
+FROM memories
+WHERE user_id = :user_id AND deleted_at IS NULL AND (:merged OR merged_into IS NULL)
+  AND (:session_id::uuid IS NULL OR session_id = :session_id)
+  AND (:conversation_id::uuid IS NULL OR conversation_id = :conversation_id)
+  AND (:project_id::uuid IS NULL OR project_id = :project_id)
+  AND (:agent_id::text IS NULL OR agent_id = :agent_id)
+  AND (:memory_type::text IS NULL OR memory_type = :memory_type)
+  AND (:at::timestamptz IS NULL OR (valid_from <= :at AND (valid_to IS NULL OR valid_to > :at)))
+  AND (:after_id::uuid IS NULL OR id < :after_id)
+ORDER BY id DESC LIMIT :max_count;
+
+-- name: change_memory
+-- Change what is given of a memory. Index: memories_pkey. Locks: its row.
+UPDATE memories
+SET content = coalesce(:content, content), memory_type = coalesce(:memory_type, memory_type), speaker = coalesce(:speaker, speaker),
+    confidence = coalesce(:confidence, confidence), importance = coalesce(:importance, importance),
+    valid_from = coalesce(:valid_from, valid_from), valid_to = coalesce(:valid_to, valid_to), tags = coalesce(:tags::text[], tags),
+    metadata = coalesce(:metadata::jsonb, metadata), entities = coalesce(:entities::jsonb, entities),
+    relationships = coalesce(:relationships::jsonb, relationships)
+WHERE id = :memory_id AND user_id = :user_id AND deleted_at IS NULL
+RETURNING id;
+
+-- name: count_access
+-- Count that memories were handed out. Index: memories_pkey. Locks: their rows, in the order of ids.
+UPDATE memories AS m SET access_count = m.access_count + g.times, last_accessed = :now
+FROM (SELECT l.id, t.times FROM unnest(:ids::uuid[], :times::integer[]) AS t (id, times)
+      JOIN memories AS l ON l.id = t.id AND l.user_id = :user_id ORDER BY l.id FOR UPDATE OF l) AS g
+WHERE m.id = g.id;
+
+-- name: forget
+-- Erase memories with all that is derived from them (see forget_memories). Locks: their rows.
+SELECT forget_memories AS id FROM forget_memories(:user_id, :ids::uuid[]);
+
+-- name: ids_of_user
+-- Every memory of a user, merged ones too, in pages. Index: idx_memories_user_id.
+SELECT id FROM memories WHERE user_id = :user_id LIMIT :max_count;
+
+-- name: drop_graph_of_user
+-- What is left of a user's graph when no memory is: entities stated without a memory. Index: memory_entities_user_id_lower_name_idx.
+DELETE FROM memory_entities WHERE user_id = :user_id;
+
+-- name: tombstones_since
+-- What was forgotten from a moment on, oldest first. Index: memory_tombstones_forgotten_at_idx.
+SELECT memory_id, user_id, forgotten_at FROM memory_tombstones WHERE forgotten_at >= :since ORDER BY forgotten_at, memory_id LIMIT :max_count;
+
+-- name: apply_tombstones
+-- Erase again from a restored database (see apply_memory_tombstones).
+SELECT apply_memory_tombstones(:tombstones::jsonb) AS erased;
+
+-- name: insert_uses
+-- Record which memories a request used; repeating is harmless. Locks: none but its own rows.
+INSERT INTO memory_uses (request_id, memory_id, user_id, rank, score, used_at)
+SELECT :request_id, g.id, :user_id, g.ordinality, g.score, :now
+FROM unnest(:ids::uuid[], :scores::real[]) WITH ORDINALITY AS g (id, score, ordinality)
+JOIN memories AS m ON m.id = g.id AND m.user_id = :user_id
+ON CONFLICT (request_id, memory_id) DO NOTHING
+RETURNING memory_id;
+
+-- name: uses_of_memory
+-- Which requests used this memory, newest first? Index: memory_uses_memory_id_idx.
+SELECT request_id, rank, score, used_at FROM memory_uses WHERE memory_id = :memory_id AND user_id = :user_id
+ORDER BY used_at DESC, request_id LIMIT :max_count;
+
+-- name: uses_of_request
+-- Which memories did this request use, in order? Index: memory_uses_pkey.
+SELECT memory_id, rank, score, used_at FROM memory_uses WHERE request_id = :request_id AND user_id = :user_id ORDER BY rank;
+
+-- name: tune_nearest
+-- Settings of one search by an index, until the transaction ends. A generic plan could not see that the user has an index.
+SELECT set_config('hnsw.ef_search', :ef_search, true), set_config('plan_cache_mode', 'force_custom_plan', true);
+
+-- name: nearest_384
+-- The nearest of a user's vectors of 384 numbers. Index: the user's own memory_embeddings_hnsw_..., else memory_embeddings_user_id_idx.
+SELECT memory_id FROM memory_embeddings
+WHERE user_id = :user_id AND embedding_config_id = :config_id AND dimension = 384
+ORDER BY embedding::halfvec(384) <=> (SELECT (:vector::text)::halfvec(384)) LIMIT :max_count;
+
+-- name: nearest_768
+-- The nearest of a user's vectors of 768 numbers. Index: the user's own memory_embeddings_hnsw_..., else memory_embeddings_user_id_idx.
+SELECT memory_id FROM memory_embeddings
+WHERE user_id = :user_id AND embedding_config_id = :config_id AND dimension = 768
+ORDER BY embedding::halfvec(768) <=> (SELECT (:vector::text)::halfvec(768)) LIMIT :max_count;
+
+-- name: nearest_1024
+-- The nearest of a user's vectors of 1024 numbers. Index: the user's own memory_embeddings_hnsw_..., else memory_embeddings_user_id_idx.
+SELECT memory_id FROM memory_embeddings
+WHERE user_id = :user_id AND embedding_config_id = :config_id AND dimension = 1024
+ORDER BY embedding::halfvec(1024) <=> (SELECT (:vector::text)::halfvec(1024)) LIMIT :max_count;
+
+-- name: nearest_1536
+-- The nearest of a user's vectors of 1536 numbers. Index: the user's own memory_embeddings_hnsw_..., else memory_embeddings_user_id_idx.
+SELECT memory_id FROM memory_embeddings
+WHERE user_id = :user_id AND embedding_config_id = :config_id AND dimension = 1536
+ORDER BY embedding::halfvec(1536) <=> (SELECT (:vector::text)::halfvec(1536)) LIMIT :max_count;
+
+-- name: nearest_3072
+-- The nearest of a user's vectors of 3072 numbers. Index: the user's own memory_embeddings_hnsw_..., else memory_embeddings_user_id_idx.
+SELECT memory_id FROM memory_embeddings
+WHERE user_id = :user_id AND embedding_config_id = :config_id AND dimension = 3072
+ORDER BY embedding::halfvec(3072) <=> (SELECT (:vector::text)::halfvec(3072)) LIMIT :max_count;
+
+-- name: nearest_any
+-- The same for any other length, exactly: the + 0 keeps every index away. Index: memory_embeddings_user_id_idx.
+SELECT memory_id FROM memory_embeddings
+WHERE user_id = :user_id AND embedding_config_id = :config_id AND dimension = :dimension
+ORDER BY (embedding <=> (SELECT (:vector::text)::halfvec)) + 0 LIMIT :max_count;
+
+-- name: wanted_indexes
+-- Users with many vectors of one model and no index of their own yet, with the statement that makes it; and indexes no longer wanted.
+-- Reads all of memory_embeddings: for maintenance, as the owner.
+WITH large AS (
+    SELECT e.user_id, e.embedding_config_id, e.dimension, count(*) AS vectors,
+           format('memory_embeddings_hnsw_%s', left(md5(e.user_id::text || e.embedding_config_id::text), 16)) AS name
+    FROM memory_embeddings AS e WHERE e.dimension = ANY(:dimensions::integer[])
+    GROUP BY e.user_id, e.embedding_config_id, e.dimension HAVING count(*) > :more_than
+), there AS (
+    SELECT c.relname AS name, x.indisvalid AS valid FROM pg_class AS c JOIN pg_index AS x ON x.indexrelid = c.oid
+    WHERE c.relname LIKE 'memory\_embeddings\_hnsw\_%' AND c.relnamespace = 'public'::regnamespace)
+SELECT l.user_id, l.vectors, l.name,
+       format('CREATE INDEX CONCURRENTLY %I ON %I USING hnsw ((embedding::halfvec(%s)) halfvec_cosine_ops) WHERE user_id = %L AND embedding_config_id = %L',
+              l.name, format('memory_embeddings_%s', l.dimension), l.dimension, l.user_id, l.embedding_config_id) AS statement
+FROM large AS l WHERE NOT EXISTS (SELECT FROM there AS t WHERE t.name = l.name AND t.valid)
+UNION ALL
+SELECT NULL, NULL, t.name, format('DROP INDEX CONCURRENTLY IF EXISTS %I', t.name)
+FROM there AS t WHERE NOT t.valid OR NOT EXISTS (SELECT FROM large AS l WHERE l.name = t.name)
+ORDER BY user_id NULLS FIRST;
+
+-- name: user_by_name
+-- The account of an id, address or user name. Index: users_pkey, users_email_key, users_username_key.
+SELECT id FROM users WHERE id = :user_id OR lower(email) = lower(:name) OR username = :name LIMIT 1;
