@@ -1,0 +1,236 @@
+"""/api/debates and /api/panels: start debates, read them, watch them live, call them off."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, Literal
+from uuid import UUID, uuid4
+
+import msgspec
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from helix.accounts import Principal, UserRole
+from helix.core.clock import Clock
+from helix.core.db import Database, Role
+from helix.core.errors import BadInput, Forbidden
+from helix.debates import service
+from helix.debates.code import Repositories
+from helix.debates.panels import read_panel
+from helix.debates.policy import read_spec
+from helix.debates.transcript import as_json, as_markdown
+from helix.debates.types import DebateId, EventType, Status
+from helix.debates.watch import Watch
+
+__all__ = ["build_router"]
+
+BODY_BYTES_MAX = 1_000_000
+KEEP_ALIVE_S = 15.0
+STREAM_S_MAX = 3_600.0
+_LAST = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
+_JSON = "application/json"
+
+
+def build_router(
+    db: Database,
+    identify: Callable[[Request], Awaitable[Principal]],
+    *,
+    watch: Watch,
+    repositories: Repositories,
+    clock: Clock,
+) -> APIRouter:
+    """Return the routes. `identify` authenticates a request and checks the scope `debates`."""
+    api = APIRouter(prefix="/api", tags=["debates"])
+    Caller = Annotated[Principal, Depends(identify)]  # noqa: N806 - a type
+
+    def work(caller: Principal) -> Any:
+        return db.transaction(Role.APP, tenant=caller.user_id)
+
+    @api.post("/debates", status_code=201)
+    async def begin(request: Request, caller: Caller) -> Response:
+        """Start a debate; it runs in the background. The body is a DebateSpec."""
+        spec = read_spec(await _body(request))
+        if spec.code is not None:
+            repositories.locate(spec.code.repository)
+        async with work(caller) as conn:
+            debate = await service.start(
+                conn,
+                spec=spec,
+                debate_id=DebateId(uuid4()),
+                created_by=caller.user_id,
+                now=clock.now(),
+            )
+        return _json(as_json(debate), status=201)
+
+    @api.get("/debates")
+    async def list_debates(
+        caller: Caller,
+        status: Status | None = None,
+        before: UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50,
+    ) -> Response:
+        """List debates, newest first; `before` is the last id of the page before."""
+        async with work(caller) as conn:
+            found = await service.list_debates(
+                conn,
+                status=status,
+                before=DebateId(before) if before else None,
+                max_count=limit,
+            )
+        return _json({"data": found, "has_more": len(found) == limit})
+
+    @api.get("/debates/value")
+    async def value(
+        caller: Caller, limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50
+    ) -> Response:
+        """Say what debates changed and cost, the newest completed ones first."""
+        async with work(caller) as conn:
+            return _json({"data": await service.value(conn, max_count=limit)})
+
+    @api.get("/debates/strategies")
+    async def strategies(
+        caller: Caller,
+        role: str | None = None,
+        attempts_min: Annotated[int, Query(ge=1)] = 3,
+        limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 20,
+    ) -> Response:
+        """Say what wins debates, by strategy, model and role, where enough is known."""
+        async with work(caller) as conn:
+            found = await service.best_strategies(
+                conn, position=role, attempts_min=attempts_min, max_count=limit
+            )
+        return _json({"data": found})
+
+    @api.get("/debates/{debate_id}")
+    async def show(debate_id: UUID, caller: Caller) -> Response:
+        """Show a debate with all that was said, voted and found so far, and what it cost."""
+        async with work(caller) as conn:
+            debate = await service.get(conn, debate_id=DebateId(debate_id))
+            paid = await service.value(conn, debate_id=DebateId(debate_id))
+        return _json({**as_json(debate), "value": paid[0] if paid else None})
+
+    @api.get("/debates/{debate_id}/transcript")
+    async def transcript(
+        debate_id: UUID,
+        caller: Caller,
+        form: Annotated[Literal["markdown", "json"], Query(alias="format")] = "markdown",
+    ) -> Response:
+        """Tell a debate as a readable page, or as JSON, at any time."""
+        async with work(caller) as conn:
+            debate = await service.get(conn, debate_id=DebateId(debate_id))
+            if form == "json":
+                told = await service.events_of(conn, debate_id=DebateId(debate_id))
+                return _json({**as_json(debate), "events": told})
+            paid = await service.value(conn, debate_id=DebateId(debate_id))
+        page = as_markdown(debate, paid[0] if paid else None)
+        return Response(page, media_type="text/markdown; charset=utf-8")
+
+    @api.post("/debates/{debate_id}/cancel")
+    async def cancel(debate_id: UUID, caller: Caller) -> Response:
+        """Call a debate off, also while it runs."""
+        async with work(caller) as conn:
+            debate = await service.cancel(conn, debate_id=DebateId(debate_id), now=clock.now())
+        return _json(as_json(debate))
+
+    @api.get("/debates/{debate_id}/events")
+    async def events(
+        debate_id: UUID, caller: Caller, last_event_id: Annotated[str | None, Header()] = None
+    ) -> StreamingResponse:
+        """Watch a debate from its beginning, or from Last-Event-ID on (server-sent events).
+
+        The stream ends with the debate.
+        """
+        after = _mark(last_event_id)
+        async with work(caller) as conn:
+            await service.get(conn, debate_id=DebateId(debate_id))
+
+        async def told() -> AsyncIterator[bytes]:
+            yield b": watching\n\n"
+            at, loop = after, asyncio.get_running_loop()
+            end_at = loop.time() + STREAM_S_MAX
+            while loop.time() < end_at:
+                async with work(caller) as conn:
+                    found = await service.events_of(conn, debate_id=DebateId(debate_id), after=at)
+                    debate = None if found else await service.get(
+                        conn, debate_id=DebateId(debate_id))  # fmt: skip
+                for event in found:
+                    at = event.sequence
+                    data = msgspec.json.encode(event).decode()
+                    kind = event.event_type.value
+                    yield f"id: {at}\nevent: {kind}\ndata: {data}\n\n".encode()
+                    if event.event_type in _LAST:
+                        return
+                if debate is not None and debate.completed_at is not None:
+                    return
+                if not found and not await watch.wait(
+                    DebateId(debate_id), after=at, timeout_s=KEEP_ALIVE_S
+                ):
+                    yield b": still here\n\n"
+
+        return StreamingResponse(
+            told(), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    @api.get("/panels")
+    async def panels(caller: Caller) -> Response:
+        """List the panels one may call as ensemble/<name> or debate/<name>."""
+        async with work(caller) as conn:
+            found = await service.list_panels(conn, user_id=caller.user_id)
+        return _json({"data": found})
+
+    @api.put("/panels/{kind}/{name}")
+    async def put_panel(
+        kind: service.Kind, name: str, request: Request, caller: Caller, *, shared: bool = False
+    ) -> Response:
+        """Store a panel of one's own, or with `shared=true`, as an admin, for everybody."""
+        config = read_panel(kind, name, await _body(request))
+        async with _owned(caller, shared=shared) as conn:
+            panel = await service.put_panel(
+                conn,
+                user_id=None if shared else caller.user_id,
+                kind=kind,
+                name=name,
+                config=config,
+            )
+        return _json(panel)
+
+    @api.delete("/panels/{kind}/{name}", status_code=204)
+    async def remove_panel(
+        kind: service.Kind, name: str, caller: Caller, *, shared: bool = False
+    ) -> Response:
+        """Remove a panel of one's own, or with `shared=true`, as an admin, a shared one."""
+        async with _owned(caller, shared=shared) as conn:
+            await service.remove_panel(
+                conn, user_id=None if shared else caller.user_id, kind=kind, name=name
+            )
+        return Response(status_code=204)
+
+    def _owned(caller: Principal, *, shared: bool) -> Any:
+        if not shared:
+            return work(caller)
+        if caller.role is not UserRole.ADMIN:
+            raise Forbidden("shared panels are an admin's to change")
+        return db.transaction(Role.OPERATOR)
+
+    return api
+
+
+async def _body(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > BODY_BYTES_MAX:
+            raise BadInput(f"the body has more than {BODY_BYTES_MAX} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _mark(last_event_id: str | None) -> int:
+    if last_event_id is None:
+        return 0
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
+        raise BadInput("Last-Event-ID is not one of this stream")
+    return int(last_event_id)
+
+
+def _json(record: Any, *, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(record, enc_hook=str), status, media_type=_JSON)
