@@ -21,7 +21,7 @@ LINKS = {
 }
 """Older tables point to newer ones: a downgrade has to undo that, or the way up fails."""
 
-TOUCHED = {"project_state.updated_at"}
+TOUCHED = {"project_state.updated_at", "rag_knowledge.updated_at"}
 """What taking such a link back changes besides."""
 
 

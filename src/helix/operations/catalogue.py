@@ -5,6 +5,7 @@ columns, constraints, indexes, enums, partitions, policies, functions, views, tr
 comments, storage. Two things are left out: the order of columns, and the partitions of months.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -34,6 +35,8 @@ _PARTS = (
 )
 _FORBIDDEN_RIGHTS = ("superuser", "bypassrls", "createrole", "createdb", "login", "replication")
 _VALUE_SHOWN = 120
+_CAST_LIST = re.compile(r"\(\(ARRAY\[([^\]]*)\]\)::text\[\]\)")
+_VARCHAR_LITERAL = re.compile(r"'(?:[^']|'')*'::character varying")
 
 Facts: TypeAlias = Mapping[str, object]
 
@@ -79,10 +82,26 @@ async def read_catalogue(conn: Connection) -> Catalogue:
             rows[name] = await _QUERIES.rows(conn, name, **wanted)
     every = [row for found_rows in rows.values() for row in found_rows]
     return Catalogue(
-        things={row["thing"]: row["facts"] for row in every},
+        things={row["thing"]: _normal(row["facts"]) for row in every},
         roots={row["thing"]: row["root"] for row in every},
         heads={row["root"]: row["thing"] for name in _HEADS for row in rows[name]},
     )
+
+
+def _normal(facts: Facts) -> Facts:
+    """Return the facts with lists of varchar literals in the form that a dump brings back.
+
+    PostgreSQL writes `x IN ('a')` as a cast of the list and reads that back as a list of casts.
+    """
+    return {
+        name: _CAST_LIST.sub(_cast_each, value) if isinstance(value, str) else value
+        for name, value in facts.items()
+    }
+
+
+def _cast_each(found: re.Match[str]) -> str:
+    values = _VARCHAR_LITERAL.sub(r"(\g<0>)::text", found.group(1))
+    return f"(ARRAY[{values}])"
 
 
 def differences(

@@ -103,6 +103,7 @@ JOIN pg_class AS i ON i.oid = x.indexrelid
 JOIN pg_class AS c ON c.oid = x.indrelid
 WHERE c.oid = ANY (:relations::oid[])
   AND NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhrelid = x.indexrelid)
+  AND i.relname NOT LIKE 'memory\_embeddings\_hnsw\_%'  -- one user's own, made by `helix memory index`
 ORDER BY c.relname, i.relname;
 
 -- name: read_triggers

@@ -264,6 +264,12 @@ def diagram_command(
 
 async def _write_generated(home: Path | None, what: str, output: Path | None) -> None:
     async with _database(home, what) as (settings, url):
+        pending = (await stand(url)).pending
+        if pending:
+            raise Misuse(
+                f"the database lacks {', '.join(pending)}: `helix db upgrade` first, "
+                "or what is drawn is not what it will be"
+            )
         files = await generated_files(url, settings, kinds=(what,))
     for path, text in files.items():
         if output is not None and str(output) == "-":

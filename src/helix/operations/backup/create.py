@@ -1,0 +1,186 @@
+"""Making a logical backup: one snapshot, dumped and counted at the same time, then published."""
+
+import asyncio
+import shutil
+import time
+from datetime import datetime
+from pathlib import Path
+
+from helix import __version__
+from helix.core.config import Settings
+from helix.core.db import OUTAGES, Connection, Queries, connect
+from helix.core.errors import HelixError, Misuse, Unavailable
+from helix.operations.backup.clients import libpq, read_program
+from helix.operations.backup.contents import read_contents, read_sequences, with_sequences
+from helix.operations.backup.errors import BackupFailed
+from helix.operations.backup.manifest import BackupDirectory, expired
+from helix.operations.backup.sealed import Keys, SealedWriter
+from helix.operations.backup.state import record_run
+from helix.operations.backup.types import Backup, BackupFile, Contents, Manifest, Method
+from helix.operations.migrate import current
+from helix.operations.postgres_programs import find_programs
+from helix.operations.types import Report
+
+__all__ = ["DUMP_FILE", "DUMP_PURPOSE", "create_logical", "prune"]
+
+DUMP_FILE = "dump.hxb"
+DUMP_PURPOSE = "dump"
+_QUERIES = Queries("helix.operations.backup")
+_ARCHIVE_BEGINS = b"PGDMP"
+_EMPTY_DUMP_BYTES = 1_000
+"""A dump of a database with any table in it is longer."""
+_GZIP_LEVEL = 3
+"""The bundled pg_dump is built without zstd; beyond 3, gzip costs much time for little space."""
+
+
+async def create_logical(
+    url: str, settings: Settings, directory: BackupDirectory, *, now: datetime, report: Report
+) -> Backup:
+    """Dump the database at `url`, encrypted, and publish it; return the backup.
+
+    Rows, sequences, roles and catalogue are read in the dump's own snapshot while it runs. Until
+    all is on the disk nothing is listed; a failure leaves nothing. Either way `backup_runs` tells.
+    Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
+    """
+    began = time.monotonic()
+    with directory.locked():
+        name, partial = directory.begin(now)
+        report(f"making {name} in {directory.path}")
+        try:
+            manifest = await _dump(url, settings, partial, name=name, now=now, keys=directory.keys)
+            backup = directory.publish(partial, manifest)
+        except BaseException as exc:
+            shutil.rmtree(partial, ignore_errors=True)
+            await _record_failure(url, name, began, exc)
+            if isinstance(exc, OSError) and not isinstance(exc, OUTAGES[1:]):
+                raise BackupFailed(f"{name} was not made: {exc.strerror or exc}") from exc
+            raise
+    await record_run(
+        url,
+        action="create",
+        backup=name,
+        method=Method.LOGICAL,
+        duration_s=time.monotonic() - began,
+        size_bytes=backup.manifest.size_bytes,
+    )
+    return backup
+
+
+async def _record_failure(url: str, name: str, began: float, exc: BaseException) -> None:
+    said = exc.message if isinstance(exc, HelixError) else type(exc).__name__
+    if isinstance(exc, OSError):
+        said = exc.strerror or str(exc)
+    await record_run(
+        url,
+        action="create",
+        backup=name,
+        method=Method.LOGICAL,
+        duration_s=time.monotonic() - began,
+        error=said,
+    )
+
+
+async def _dump(
+    url: str, settings: Settings, partial: Path, *, name: str, now: datetime, keys: Keys
+) -> Manifest:
+    programs = find_programs(settings)
+    began = time.monotonic()
+    schema = await current(url)
+    try:
+        conn = await connect(url, application_name="helix backup")
+    except OUTAGES as exc:
+        raise Unavailable(f"the database cannot be reached: {exc}") from exc
+    try:
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            snapshot = (await _QUERIES.rows(conn, "export_snapshot"))[0]["snapshot"]
+            server = (await _QUERIES.rows(conn, "read_server"))[0]
+            arguments = [str(programs.directory / "pg_dump"), "--format=custom"]
+            arguments += [f"--snapshot={snapshot}", "--no-password", f"--compress={_GZIP_LEVEL}"]
+            if not server["sees_all"]:
+                await _require_all_rows(conn, is_operator=server["is_operator"])
+                arguments.append("--enable-row-security")
+            before = await read_sequences(conn)  # no snapshot holds these: they move meanwhile
+            dsn, environment = libpq(url)
+            dumping = asyncio.ensure_future(
+                _write_dump([*arguments, f"--dbname={dsn}"], environment, partial, keys)
+            )
+            try:
+                contents = await read_contents(conn)
+                file = await dumping
+            except BaseException:
+                dumping.cancel()
+                await asyncio.gather(dumping, return_exceptions=True)
+                raise
+            contents = with_sequences(contents, before, await read_sequences(conn))
+    finally:
+        await conn.close()
+    _require_something(contents)
+    return Manifest(
+        name=name,
+        method=Method.LOGICAL,
+        created_at=now,
+        duration_ms=round((time.monotonic() - began) * 1_000),
+        helix_version=__version__,
+        schema_version=schema.revision,
+        server_version=server["version"],
+        database=server["database"],
+        database_bytes=server["bytes"],
+        next_xid=server["next_xid"],
+        files=[file],
+        contents=contents,
+    )
+
+
+async def _write_dump(
+    command: list[str], environment: dict[str, str], partial: Path, keys: Keys
+) -> BackupFile:
+    path = partial / DUMP_FILE
+    head = bytearray()
+    with path.open("xb") as file:
+        path.chmod(0o600)
+        sealed = SealedWriter(file, keys, purpose=DUMP_PURPOSE)
+
+        def sink(data: bytes) -> None:
+            if len(head) < len(_ARCHIVE_BEGINS):
+                head.extend(data[: len(_ARCHIVE_BEGINS)])
+            sealed.write(data)
+
+        await read_program(command, environment, sink)
+        if not head.startswith(_ARCHIVE_BEGINS) or sealed.plain_bytes < _EMPTY_DUMP_BYTES:
+            raise BackupFailed(
+                f"pg_dump wrote {sealed.plain_bytes} bytes that are no archive: nothing was kept"
+            )
+        await asyncio.to_thread(sealed.finish)
+    return BackupFile(DUMP_FILE, DUMP_PURPOSE, sealed.size_bytes, sealed.sha256)
+
+
+def _require_something(contents: Contents) -> None:
+    if not contents.tables:
+        raise BackupFailed("the database has no table: is it the right one? Nothing was kept")
+
+
+async def _require_all_rows(conn: Connection, *, is_operator: bool) -> None:
+    """Refuse a login that row-level security might hide rows from: that backup would be short."""
+    hidden = [row["name"] for row in await _QUERIES.rows(conn, "tables_hidden_from_operator")]
+    if hidden or not is_operator:
+        raise Misuse(
+            "this login might not see every row, so its backup could be incomplete"
+            + (f" ({', '.join(hidden[:3])})" if hidden else "")
+            + ": use the owner that ran the migrations, or ALTER ROLE … BYPASSRLS"
+        )
+
+
+def prune(
+    directory: BackupDirectory, *, now: datetime, days: int, keep_min: int, dry_run: bool = False
+) -> list[Backup]:
+    """Delete what is older than `days`, never one of the newest `keep_min`; return what goes.
+
+    Only whole, authentic backups count as kept; one that cannot be read is left for a person.
+    """
+    if dry_run:
+        return expired(directory.list()[0], now=now, days=days, keep_min=keep_min)
+    with directory.locked():
+        going = expired(directory.list()[0], now=now, days=days, keep_min=keep_min)
+        for backup in going:
+            directory.remove(backup)
+    return going
