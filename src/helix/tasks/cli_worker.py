@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from helix.core.config import load_settings
+from helix.core.config import Settings, load_settings
 from helix.core.db import Database, PoolLimits, Role
 from helix.core.errors import Misuse
 from helix.core.instance import load_keyring, locate
@@ -69,7 +69,7 @@ def worker(  # noqa: PLR0917 - options, given by name
 
     async def work() -> None:
         db = Database(target.database_url, limits)
-        found = _registry(registry, db)
+        found = _registry(registry, db, settings)
         runner = build_worker(db, found, options)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -88,10 +88,11 @@ def worker(  # noqa: PLR0917 - options, given by name
     uvloop.run(work())
 
 
-def _registry(name: str, db: Database) -> TaskRegistry:
+def _registry(name: str, db: Database, settings: Settings) -> TaskRegistry:
     module, _, function = name.partition(":")
     try:
-        built = getattr(importlib.import_module(module), function)(db)
+        make = getattr(importlib.import_module(module), function)
+        built = make(db, settings) if name == DEFAULT_REGISTRY else make(db)
     except (ImportError, AttributeError) as exc:
         raise Misuse(f"--registry {name}: {exc}") from exc
     if not isinstance(built, TaskRegistry):

@@ -9,6 +9,7 @@ from helix.core.clock import Clock
 from helix.core.crypto import Keyring
 from helix.core.db import Database
 from helix.core.log import get_log
+from helix.core.quarantine import until_released
 from helix.tasks.keeper import Keeper, SpendReader
 from helix.tasks.metrics import WorkerMetrics
 from helix.tasks.policy import webhook_secret
@@ -51,8 +52,11 @@ async def run_worker(
 ) -> None:
     """Run a worker and its keeper until `worker.stop()`; the keeper goes on while it drains.
 
-    Should one of the two end through a bug, so does the other, and the error is raised.
+    In a restored copy it waits for `helix backup release` before anything else. Should one of the
+    two end through a bug, so does the other, and the error is raised.
     """
+    if not await _released(worker):
+        return
     keeper = asyncio.create_task(Keeper(worker, spend=spend, webhooks=webhooks).run())
     work = asyncio.create_task(worker.run())
     try:
@@ -64,3 +68,16 @@ async def run_worker(
         keeper.cancel()
         with suppress(asyncio.CancelledError):
             await keeper
+
+
+async def _released(worker: Worker) -> bool:
+    """Wait until the database may be worked on; False when the worker was stopped before."""
+    released = asyncio.create_task(until_released(worker.db.url))
+    stopped = asyncio.create_task(worker.stopped())
+    try:
+        await asyncio.wait((released, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return released.done() and not stopped.done()
+    finally:
+        for waiting in (released, stopped):
+            waiting.cancel()
+        await asyncio.gather(released, stopped, return_exceptions=True)

@@ -198,6 +198,10 @@ class Worker:
         self._wake.set()
         self._room.set()
 
+    async def stopped(self) -> None:
+        """Return when `stop` has been called."""
+        await self._stopping.wait()
+
     def wake(self) -> None:
         """Look for tasks now."""
         self._wake.set()
