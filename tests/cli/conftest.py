@@ -15,7 +15,19 @@ import pytest
 
 COMMAND = (sys.executable, "-m", "helix")
 TIMEOUT_S = 90.0
-FOREIGN = ("HELIX_", "DB_", "DATABASE_", "PG", "OPENAI_", "OLLAMA_")
+FOREIGN = (
+    "HELIX_",
+    "DB_",
+    "DATABASE_",
+    "PG",
+    "OPENAI_",
+    "OLLAMA_",
+    "ANTHROPIC_",
+    "GEMINI_",
+    "GOOGLE_",
+    "MISTRAL_",
+    "GROQ_",
+)
 
 
 def environment(**more: str) -> dict[str, str]:

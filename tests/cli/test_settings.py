@@ -20,7 +20,7 @@ def test_bounds_and_units_are_told() -> None:
     lines = {line.name: line for line in setting_lines(Settings())}
     port, wait = lines["HELIX_PORT"], lines["HELIX_RECORD_TIMEOUT_S"]
     assert (port.type, port.range, port.default) == ("integer", "0 to 65535", "8484")
-    assert (wait.type, wait.range, wait.default) == ("number, seconds", "above 0, up to 60", "2.0")
+    assert (wait.type, wait.range, wait.default) == ("number, seconds", "above 0, up to 60", "1.8")
     assert lines["HELIX_LOG_LEVEL"].range == "debug, info, warning, error"
 
 

@@ -46,6 +46,7 @@ from helix.core.instance import (
     write_private,
 )
 from helix.core.log import configure, get_log
+from helix.core.quarantine import quarantine_of
 from helix.operations import check_external, embedded_postgres, upgrade
 
 __all__ = ["app", "main"]
@@ -155,6 +156,8 @@ async def _run(settings: Settings, ending: _Ending, *, as_json: bool) -> None:
             stack.enter_context(lock_home(home, "helix up"))
         database_url, mode = await stack.enter_async_context(_database(settings, external))
         await upgrade(database_url, report=_say)
+        if quarantined := await quarantine_of(database_url):
+            _say(f"QUARANTINED: {quarantined}; nothing runs until `helix backup release`")
         keyring, clock = load_keyring(settings, create=True), SystemClock()
         db = Database(database_url, settings.pool_limits())
         stack.push_async_callback(db.close)
@@ -177,7 +180,7 @@ async def _run(settings: Settings, ending: _Ending, *, as_json: bool) -> None:
 
         asgi = build(settings, db, keyring, clock)
         try:
-            await _serve(asgi, settings, listener, ending, announce)
+            await _serve(asgi, settings, listener, ending, announce, held=bool(quarantined))
         finally:
             HomePaths(home).instance.unlink(missing_ok=True)
 
@@ -199,6 +202,8 @@ async def _serve(
     listener: socket.socket,
     ending: _Ending,
     announce: Callable[[], None],
+    *,
+    held: bool,
 ) -> None:
     server = _Server(
         uvicorn.Config(
@@ -219,7 +224,7 @@ async def _serve(
     serving = asyncio.create_task(_serve_to_the_end(server, listener), name="server")
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells nobody
         await asyncio.sleep(0.005)
-    if server.started:
+    if server.started and not held:
         await _until_ready(_url_of(listener), server)
     if server.started and not server.should_exit:
         announce()

@@ -1,0 +1,104 @@
+"""Everything but `/v1`: the domains' routers behind one FastAPI, with Helix's own errors."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from helix import __version__, gateway
+from helix.core.clock import Clock
+from helix.core.errors import BadInput, Conflict, HelixError, NotFound, TooLarge
+from helix.core.ids import IdSource
+from helix.core.log import get_log
+
+__all__ = ["bounded", "build_api", "error_response"]
+
+_log = get_log(__name__)
+
+Receive = Callable[[], Awaitable[Any]]
+
+
+def build_api(routers: Sequence[APIRouter], clock: Clock) -> FastAPI:
+    """Return the application of these routers; every error has the shape of `/v1`."""
+    api = FastAPI(
+        title="Helix",
+        version=__version__,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # its pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would lead where the Host header says
+    )
+    for router in routers:
+        api.include_router(router)
+    ids = IdSource()
+
+    def handler(
+        translate: Callable[[Any, str], HelixError],
+    ) -> Callable[[Request, Exception], Awaitable[Response]]:
+        async def handle(request: Request, exc: Exception) -> Response:
+            request_id = str(ids.next(clock.now()))
+            if translate is _unexpected:
+                _log.error("request_failed", exc=exc, request_id=request_id, path=request.url.path)
+            return error_response(translate(exc, request_id), request_id)
+
+        return handle
+
+    api.add_exception_handler(HelixError, handler(lambda exc, _: exc))
+    api.add_exception_handler(RequestValidationError, handler(_invalid))
+    api.add_exception_handler(HTTPException, handler(_http))
+    api.add_exception_handler(Exception, handler(_unexpected))
+    return api
+
+
+def error_response(error: HelixError, request_id: str) -> Response:
+    """Return an error in the shape of `/v1`, with the request's id."""
+    headers = {name.decode(): value.decode() for name, value in gateway.error_headers(error)}
+    return Response(
+        gateway.error_body(error, request_id),
+        error.status,
+        {**headers, "x-helix-request-id": request_id, "x-request-id": request_id},
+        "application/json",
+    )
+
+
+def bounded(receive: Receive, most: int) -> Receive:
+    """Return `receive`, refusing a body of more than `most` bytes before it is gathered."""
+    length = 0
+
+    async def receive_some() -> Any:
+        nonlocal length
+        message = await receive()
+        length += len(message.get("body", b""))
+        if length > most:
+            raise HTTPException(413, f"the request body is larger than {most} bytes")
+        return message
+
+    return receive_some
+
+
+def _invalid(exc: RequestValidationError, _: str) -> HelixError:
+    """Name the first field at fault, without what was sent: it may be a password."""
+    first = exc.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    return BadInput(f"{where}: {first['msg']}", param=where)
+
+
+def _http(exc: HTTPException, _: str) -> HelixError:
+    if exc.status_code == 404:
+        return NotFound("there is no such route")
+    if exc.status_code == 413:
+        return TooLarge(str(exc.detail))
+    if exc.status_code == 405:
+        return _MethodNotAllowed("this route does not take that method")
+    return BadInput(str(exc.detail))
+
+
+def _unexpected(_: Exception, request_id: str) -> HelixError:
+    return gateway.unexpected(request_id)
+
+
+class _MethodNotAllowed(Conflict):
+    code = "method_not_allowed"
+    status = 405
