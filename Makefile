@@ -7,10 +7,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml | cksum | cut -d' ' -f1)
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
+INSTALL_EMBEDDER := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	-r requirements/embedder.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint types imports drift check lock schema diagram generate \
-	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill bench-tasks rig-tasks rig-tasks-queue clean
+.PHONY: help setup up test compat lint types imports drift check lock schema diagram generate \
+	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill \
+	rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue clean embedder bench-memory \
+	bench-memory-scale
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,9 +25,13 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(INSTALL_EMBEDDER) || echo "the offline embedder is not installed: search works by words; make embedder tries again" >&2
 	@rm -f $(VENV)/.installed-* && touch $@
 
 setup: $(STAMP) ## make .venv with every locked package
+
+embedder: setup ## the weights of the offline embedder (83 MB, no torch), hash pinned
+	@$(INSTALL_EMBEDDER)
 
 up: setup ## start Helix (PostgreSQL, migrations, first key, server); Ctrl-C stops it
 	@exec $(BIN)/helix up $(ARGS)
@@ -33,6 +41,10 @@ infra-core: setup ## start only the embedded PostgreSQL, in the foreground
 
 test: setup ## run every test, in parallel and at random order
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+compat: setup ## the official clients against Helix, npm's too (needs Node.js and npm)
+	@npm ci --prefix compat/js --ignore-scripts --no-audit --no-fund
+	@COMPAT=all $(BIN)/python -m pytest tests/compat $(ARGS)
 
 lint: setup ## ruff: rules and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -73,8 +85,21 @@ bench-gateway: setup ## CPU per call and throughput beside nginx
 rig-kill: setup ## kill -9 the gateway under load and compare ledgers
 	@$(BIN)/python -m rigs.kill_gateway $(ARGS)
 
+rig-limits: setup ## limits and budgets over four gateways, and a crash
+	@$(BIN)/python -m rigs.limits $(ARGS)
+
+rig-outage: setup ## kill, restart and stop PostgreSQL under load and compare ledgers
+	@$(BIN)/python -m rigs.outage $(ARGS)
+
 bench-tasks: setup ## the queue beside its peers (BENCH=short: under 5 minutes)
 	@$(BIN)/python -m bench.tasks $(if $(filter short,$(BENCH)),--short) $(ARGS)
+
+bench-memory: setup ## DATA=PATH: evidence recall of search (EMBEDDER=none: without vectors)
+	@test -n "$(DATA)" || { echo "usage: make bench-memory DATA=PATH [EMBEDDER=none]" >&2; exit 2; }
+	@$(BIN)/python -m bench.memory "$(DATA)" $(if $(EMBEDDER),--embedder $(EMBEDDER)) $(ARGS)
+
+bench-memory-scale: setup ## search among 1,000,000 memories of 10,000 users (ARGS='--memories 200000')
+	@$(BIN)/python -m bench.memory_scale $(ARGS)
 
 rig-tasks: setup ## kill -9 of workers and PostgreSQL under load
 	@$(BIN)/python -m rigs.tasks_kill $(ARGS)

@@ -95,21 +95,23 @@ def start(home: Path, *, port: int = 0, extra: Mapping[str, str] | None = None) 
     Raises RuntimeError with what it said when it does not within two minutes.
     """
     environment = clean_environment(extra)
-    log = (home.parent / f"{home.name}.log").open("a+")
-    process = subprocess.Popen(
-        [*_HELIX, "up", "--json", "--home", str(home), "--port", str(port or free_port())],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
+    path = home.parent / f"{home.name}.log"
+    with path.open("a") as log:
+        process = subprocess.Popen(
+            [*_HELIX, "up", "--json", "--home", str(home), "--port", str(port or free_port())],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     if process.stdout is None:
         raise RuntimeError("no pipe to the process")
-    line = process.stdout.readline()
+    with process.stdout as out:
+        line = out.readline()
     if not line:
         process.wait(_START_TIMEOUT_S)
-        log.seek(0)
-        raise RuntimeError(f"helix up ended with {process.returncode}: {log.read()[-2000:]}")
+        said_last = path.read_text()[-2000:]
+        raise RuntimeError(f"helix up ended with {process.returncode}: {said_last}")
     said = json.loads(line)
     return Helix(process, home, said["url"], said["api_key"], said["database_url"], environment)
 

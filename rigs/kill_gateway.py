@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -121,19 +122,26 @@ class Provider:
 class Rig:
     """One run: clients, the killer, and the Helix that is killed."""
 
-    def __init__(self, given: argparse.Namespace, home: Path) -> None:
+    def __init__(
+        self, given: argparse.Namespace, home: Path, extra: Mapping[str, str] | None = None
+    ) -> None:
         self.given = given
         self.home = home
+        self.extra = extra
         self.port = free_port()
         self.provider = Provider()
         self.ledger = Ledger()
         self.helix: Helix | None = None
         self.key = ""
         self.up = asyncio.Event()
-        self.left = iter(range(given.calls))
+        self.left = self.numbers()
         self.rng = random.Random(given.seed)
         self.restart_s: list[float] = []
         self.refusals: Counter[str] = Counter()
+
+    def numbers(self) -> Iterator[int]:
+        """Yield a number for each call that is to be made."""
+        yield from range(self.given.calls)
 
     async def run(self) -> None:
         """Drive until every call is made and every kill done."""
@@ -147,7 +155,7 @@ class Rig:
         await self._start()
         await asyncio.to_thread(self._register, upstream)
         clients = [asyncio.create_task(self._client()) for _ in range(self.given.clients)]
-        killer = asyncio.create_task(self._killer(clients))
+        killer = asyncio.create_task(self.disturb(clients))
         await asyncio.gather(*clients)
         await killer
         await asyncio.to_thread(self._wait_for_the_sweep)
@@ -157,11 +165,11 @@ class Rig:
         """What a killed gateway left open is closed by the next one, within half a minute."""
         deadline = time.monotonic() + SWEEP_MOST_S
         open_calls = "SELECT count(*) FROM llm_requests WHERE status IN ('pending', 'running')"
-        while self._running().sql(open_calls) and time.monotonic() < deadline:
+        while self.running().sql(open_calls) and time.monotonic() < deadline:
             time.sleep(0.2)
 
     def _register(self, upstream: int) -> None:
-        helix = self._running()
+        helix = self.running()
         base_url = f"http://127.0.0.1:{upstream}/v1"
         helix.run("providers", "add", "rig", "--base-url", base_url, "--model", "echo")
         helix.run(
@@ -171,25 +179,27 @@ class Rig:
         made = helix.run("keys", "create", "--name", "rig", "--rate-limit", "100000000", "--json")
         self.key = json.loads(made)["key"]
 
-    def _running(self) -> Helix:
+    def running(self) -> Helix:
+        """Return the Helix that runs."""
         if self.helix is None:
             raise RuntimeError("Helix is not running")
         return self.helix
 
     async def _start(self) -> None:
         begun = time.monotonic()
-        self.helix = await asyncio.to_thread(start, self.home, port=self.port)
+        self.helix = await asyncio.to_thread(start, self.home, port=self.port, extra=self.extra)
         self.provider.database_url = self.helix.database_url
         self.restart_s.append(time.monotonic() - begun)
         self.up.set()
 
-    async def _killer(self, clients: list[asyncio.Task[None]]) -> None:
+    async def disturb(self, clients: list[asyncio.Task[None]]) -> None:
+        """Do the faults while the clients call."""
         for number in range(self.given.kills):
             target = (number + self.rng.random()) * self.given.calls / (self.given.kills + 1)
             while len(self.ledger.entries) < target and not all(each.done() for each in clients):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             await asyncio.sleep(self.rng.random() * 0.05)
-            helix = self._running()
+            helix = self.running()
             self.up.clear()
             helix.process.send_signal(signal.SIGKILL)
             helix.process.wait()
@@ -202,22 +212,24 @@ class Rig:
                 op = f"op-{number}-{self.rng.getrandbits(40):x}"
                 entry = self.ledger.issue(op, stream=number % 2 == 1)
                 try:
-                    await self._call(session, entry)
+                    await self.call(session, entry)
                 except (aiohttp.ClientError, OSError, TimeoutError):
                     entry.state = "unknown"
                     await asyncio.sleep(0.01)
 
-    async def _call(self, session: aiohttp.ClientSession, entry: Entry) -> None:
+    async def call(self, session: aiohttp.ClientSession, entry: Entry) -> None:
+        """Make one call and note what its client saw."""
         body = {
             "model": _MODEL,
             "stream": entry.stream,
             "messages": [{"role": "user", "content": entry.op}],
         }
-        headers = {"Authorization": f"Bearer {self.key}"}
+        headers = {"Authorization": f"Bearer {self.key}", **self.headers(entry)}
         url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
-        timeout = aiohttp.ClientTimeout(total=60)
+        timeout, began_s = aiohttp.ClientTimeout(total=60), time.monotonic()
         async with session.post(url, json=body, headers=headers, timeout=timeout) as answer:
             if answer.status != 200:
+                self.refused(answer, time.monotonic() - began_s)
                 self.refusals[f"{answer.status} {(await answer.text())[:200]}"] += 1
                 entry.state = "refused"
                 return
@@ -233,6 +245,13 @@ class Rig:
                 elif line.startswith(b"data: "):
                     for choice in json.loads(line[6:]).get("choices", []):
                         entry.content += choice.get("delta", {}).get("content") or ""
+
+    def refused(self, answer: aiohttp.ClientResponse, after_s: float) -> None:
+        """Take note of a refusal, and of how long it took."""
+
+    def headers(self, _: Entry) -> dict[str, str]:
+        """Return what a call carries beside its key."""
+        return {}
 
 
 _PLANTED = {
@@ -258,15 +277,20 @@ def _controls(conn: psycopg.Connection[object], rig: Rig) -> list[str]:
     return missed
 
 
-def _report(rig: Rig, seconds: float) -> int:
-    helix = rig._running()  # noqa: SLF001 - the rig's own module
-    with psycopg.connect(helix.database_url) as conn:
+def audit(rig: Rig) -> tuple[list[str], list[str]]:
+    """Return the invariants that the ledgers show broken, and the planted faults not found."""
+    with psycopg.connect(rig.running().database_url) as conn:
         found = compare(conn, rig.ledger, rig.provider.calls, model=_MODEL)
         problems = [
             *found.problems,
             *(f"too early: {op} reached the provider first" for op in rig.provider.uncommitted),
         ]
         missed = _controls(conn, rig) if rig.ledger.count("acked") else sorted(_PLANTED)
+    return problems, missed
+
+
+def _report(rig: Rig, seconds: float) -> int:
+    problems, missed = audit(rig)
     restarts = sorted(rig.restart_s[1:]) or [0.0]
     print(
         f"{len(rig.ledger.entries)} calls in {seconds:.0f} s, {rig.given.kills} kills:"

@@ -15,13 +15,14 @@ __all__ = ["Entry", "Findings", "Ledger", "compare"]
 
 @dataclass
 class Entry:
-    """One call as its client knows it."""
+    """One call as its client knows it; `repeated`: sent again, under its Idempotency-Key."""
 
     op: str
     stream: bool
     state: str = "unknown"
     request_id: str | None = None
     content: str = ""
+    repeated: bool = False
 
 
 @dataclass
@@ -72,8 +73,9 @@ def compare(
     """Hold the clients' and the provider's ledgers against the rows of calls to `model`.
 
     Checked: each acknowledged call is exactly one request, response and usage row with equal
-    content and exact cost; every row was issued; an unknown call has at most one row; nothing is
-    left open; every call the provider saw has its request row.
+    content and exact cost (beside failed ones, if it was repeated); every row was issued; an
+    unknown call has at most one row; nothing is left open; every call the provider saw has its
+    request row.
     """
     found = Findings()
     rows: dict[str, list[Any]] = {}
@@ -84,6 +86,8 @@ def compare(
         if entry is None:
             found.add(f"phantom: a row for {op!r}, which nobody issued")
             continue
+        if entry.repeated:  # what was refused in so many words may stand there as failed
+            held[:] = [row for row in held if row[2] != "failed"] or held
         if len(held) > 1:
             found.add(f"doubled: {len(held)} rows for {op}")
         if held[0][2] not in {"completed", "failed"}:
