@@ -321,7 +321,7 @@ async def test_worker_that_lost_its_lease_drops_its_tasks_and_goes_on_under_a_ne
 
     task_id = await put(db, twice.new())
     worker = make_worker(db, registry, lease_s=1.0)
-    async with working(worker):
+    async with working(worker, keep=True):
         await signals["begun"].wait()
         first = worker.worker_id
         assert first is not None
