@@ -19,7 +19,7 @@ from helix.core.db import OUTAGES, Connection, Role, connect
 from helix.core.errors import Unavailable
 from helix.core.instance import locate
 
-__all__ = ["Home", "Json", "say", "show", "show_json", "show_table", "with_operator"]
+__all__ = ["Home", "Json", "connected", "say", "show", "show_json", "show_table", "with_operator"]
 
 T = TypeVar("T")
 
@@ -34,21 +34,38 @@ def with_operator(home: Path | None, work: Callable[[Connection, Settings], Awai
 
     Raises Misuse when there is none, Unavailable when it does not answer.
     """
+
+    async def run(conn: Connection, settings: Settings) -> T:
+        async with conn.transaction():
+            return await work(conn, settings)
+
+    return connected(home, run)
+
+
+def connected(
+    home: Path | None,
+    work: Callable[[Connection, Settings], Awaitable[T]],
+    *,
+    application_name: str = "helix command",
+) -> T:
+    """Run `work` with a connection as helix_operator, outside a transaction.
+
+    Raises what `with_operator` does.
+    """
     settings = load_settings(os.environ, home=home)
     target = locate(settings)
 
     async def run() -> T:
         try:
             conn = await connect(
-                target.database_url, role=Role.OPERATOR, application_name="helix command"
+                target.database_url, role=Role.OPERATOR, application_name=application_name
             )
         except OUTAGES as exc:
             raise Unavailable(
                 f"the database does not answer: {str(exc) or type(exc).__name__}"
             ) from exc
         try:
-            async with conn.transaction():
-                return await work(conn, settings)
+            return await work(conn, settings)
         finally:
             await conn.close()
 

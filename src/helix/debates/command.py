@@ -1,27 +1,24 @@
 """What the commands of debates share: the way to the database, and how things are shown."""
 
-import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from helix.accounts import Store as People
 from helix.accounts import UserRole
-from helix.core.config import load_settings
-from helix.core.db import OUTAGES, Connection, Role, connect
-from helix.core.errors import Misuse, Unavailable
-from helix.core.instance import locate
+from helix.core import command
+from helix.core.command import Home, Json
+from helix.core.db import Connection
+from helix.core.errors import Misuse
 from helix.debates.types import DebateId
 
 __all__ = [
@@ -37,31 +34,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Home = Annotated[
-    Path | None, typer.Option(help="HELIX_HOME of the instance; default from the environment.")
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
 
 
 def connected(home: Path | None, work: Callable[[Connection], Awaitable[T]]) -> T:
     """Run `work` with a connection as helix_operator. Raises Misuse or Unavailable."""
-    target = locate(load_settings(os.environ, home=home))
-
-    async def run() -> T:
-        try:
-            conn = await connect(
-                target.database_url, role=Role.OPERATOR, application_name="helix debates"
-            )
-        except OUTAGES as exc:
-            raise Unavailable(
-                f"the database does not answer: {str(exc) or type(exc).__name__}"
-            ) from exc
-        try:
-            return await work(conn)
-        finally:
-            await conn.close()
-
-    return asyncio.run(run())
+    return command.connected(home, lambda conn, _: work(conn), application_name="helix debates")
 
 
 def one_transaction(home: Path | None, work: Callable[[Connection], Awaitable[T]]) -> T:

@@ -15,9 +15,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from helix.core import command
+from helix.core.command import Home, Json
 from helix.core.config import load_settings
-from helix.core.db import OUTAGES, Connection, Role, connect
-from helix.core.errors import Misuse, Unavailable
+from helix.core.db import Connection
+from helix.core.errors import Misuse
 from helix.core.instance import load_keyring, locate
 from helix.tasks import service
 from helix.tasks.feed import BEGINNING, EventFeed, Mark
@@ -34,10 +36,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Home = Annotated[
-    Path | None, typer.Option(help="HELIX_HOME of the instance; default from the environment.")
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it only the plan is shown.")]
 Limit = Annotated[int, typer.Option(min=1, max=service.PAGE_MAX, help="Most rows shown.")]
 
@@ -60,23 +58,7 @@ def _with_operator(home: Path | None, work: Callable[[Connection], Awaitable[T]]
 
 
 def _connected(home: Path | None, work: Callable[[Connection], Awaitable[T]]) -> T:
-    target = locate(load_settings(os.environ, home=home))
-
-    async def run() -> T:
-        try:
-            conn = await connect(
-                target.database_url, role=Role.OPERATOR, application_name="helix tasks"
-            )
-        except OUTAGES as exc:
-            raise Unavailable(
-                f"the database does not answer: {str(exc) or type(exc).__name__}"
-            ) from exc
-        try:
-            return await work(conn)
-        finally:
-            await conn.close()
-
-    return asyncio.run(run())
+    return command.connected(home, lambda conn, _: work(conn), application_name="helix tasks")
 
 
 def _say(text: str) -> None:
