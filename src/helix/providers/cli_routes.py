@@ -88,7 +88,7 @@ def add_route(  # noqa: PLR0917 - options, given by name
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Add a route; targets of one priority stand in the order given."""
+    """Add a route; targets of one priority share the calls by weight."""
     check_route_name(name)
     targets = [read_target(text) for text in target or []]
     policy = {
