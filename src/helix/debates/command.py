@@ -10,13 +10,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from helix.accounts import Store as People
 from helix.accounts import UserRole
 from helix.core import command
-from helix.core.command import Home, Json
+from helix.core.command import Home, Json, say
 from helix.core.db import Connection
 from helix.core.errors import Misuse
 from helix.debates.types import DebateId
@@ -73,11 +71,6 @@ def a_debate(text: str) -> DebateId:
         raise Misuse(f"{text!r} is no id of a debate: `helix debates list` shows them") from exc
 
 
-def say(text: str) -> None:
-    """Talk: to stderr."""
-    print(text, file=sys.stderr)
-
-
 def line(record: Any) -> None:
     """Print one JSON line of data."""
     sys.stdout.buffer.write(msgspec.json.encode(record, enc_hook=str) + b"\n")
@@ -86,12 +79,8 @@ def line(record: Any) -> None:
 
 def table(columns: Sequence[str], records: Sequence[dict[str, Any]]) -> None:
     """Print a plain table."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column, overflow="fold")
-    for record in records:
-        shown.add_row(*(_cell(record.get(column)) for column in columns))
-    Console(markup=False, highlight=False).print(shown)
+    shown = [{column: _cell(record.get(column)) for column in columns} for record in records]
+    command.show_table(columns, shown)
 
 
 def _cell(value: object) -> str:

@@ -12,8 +12,6 @@ from uuid import UUID
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from helix.core import command
 from helix.core.command import Home, Json
@@ -61,22 +59,9 @@ def _connected(home: Path | None, work: Callable[[Connection], Awaitable[T]]) ->
     return command.connected(home, lambda conn, _: work(conn), application_name="helix tasks")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _line(record: Any) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(record, enc_hook=str) + b"\n")
     sys.stdout.buffer.flush()
-
-
-def _table(columns: Sequence[str], records: Sequence[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for record in records:
-        table.add_row(*(_cell(record.get(column)) for column in columns))
-    Console(markup=False, highlight=False).print(table)
 
 
 def _cell(value: object) -> str:
@@ -93,7 +78,7 @@ def _show(columns: Sequence[str], records: Sequence[Any], *, as_json: bool) -> N
         for record in plain:
             _line(record)
     else:
-        _table(columns, plain)
+        command.show_table(columns, plain)
 
 
 def _fields(record: Any) -> dict[str, Any]:
@@ -101,7 +86,7 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 def _counted(count: int, noun: str, started: float) -> None:
-    _say(f"{count} {noun}{'' if count == 1 else 's'}, {time.monotonic() - started:.2f} s")
+    command.say(f"{count} {noun}{'' if count == 1 else 's'}, {time.monotonic() - started:.2f} s")
 
 
 @app.command("list")
@@ -145,11 +130,15 @@ def show(task_id: UUID, as_json: Json = False, home: Home = None) -> None:
         happened = [_fields(e) for e in events]
         _line({**_fields(task), "attempts": attempts, "events": happened, "resources": samples})
         return
-    _table(("field", "value"), [{"field": k, "value": v} for k, v in _fields(task).items()])
-    _table(("attempt", "event_type", "duration_ms", "worker_id", "error_message"), attempts)
-    _table(("created_at", "event_type", "data"), [_fields(e) for e in events])
+    command.show_table(
+        ("field", "value"), [{"field": k, "value": v} for k, v in _fields(task).items()]
+    )
+    command.show_table(
+        ("attempt", "event_type", "duration_ms", "worker_id", "error_message"), attempts
+    )
+    command.show_table(("created_at", "event_type", "data"), [_fields(e) for e in events])
     if samples:
-        _table(
+        command.show_table(
             ("sampled_at", "cpu_percent", "memory_rss_bytes", "open_fds", "thread_count"), samples
         )
 
@@ -192,7 +181,7 @@ def cancel(task_id: UUID, home: Home = None) -> None:
     _with_operator(
         home, lambda c: service.cancel(c, task_id=TaskId(task_id), reason="cancelled by operator")
     )
-    _say(f"cancelled {task_id}")
+    command.say(f"cancelled {task_id}")
 
 
 @app.command()
@@ -219,7 +208,7 @@ def pause(
                 return f"queue {name}"
         raise Misuse("give a task id, or --type, or --queue: one of them")
 
-    _say(f"paused {_with_operator(home, work)}")
+    command.say(f"paused {_with_operator(home, work)}")
 
 
 @app.command()
@@ -246,14 +235,14 @@ def resume(
                 return f"queue {name}"
         raise Misuse("give a task id, or --type, or --queue: one of them")
 
-    _say(f"resumed {_with_operator(home, work)}")
+    command.say(f"resumed {_with_operator(home, work)}")
 
 
 @app.command()
 def retry(task_id: UUID, home: Home = None) -> None:
     """Run a task that failed, was cancelled or died once more."""
     ran = _with_operator(home, lambda c: service.retry(c, task_id=TaskId(task_id)))
-    _say(f"runs again as {ran}")
+    command.say(f"runs again as {ran}")
 
 
 @app.command()
@@ -293,7 +282,7 @@ def redrive(
                 c, task_type=task_type, waiting_only=True, max_count=service.PAGE_MAX
             ),
         )
-        _say(f"would redrive {len(waiting)}; add --yes to do it")
+        command.say(f"would redrive {len(waiting)}; add --yes to do it")
         return
     else:
         made = _with_operator(home, lambda c: service.redrive_many(c, task_type=task_type))
