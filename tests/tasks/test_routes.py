@@ -28,7 +28,7 @@ class Api:
         self.app = FastAPI()
         self.app.add_exception_handler(HelixError, shown)
         self.router = build_router(
-            db, registry, self.identify, secret_for=lambda user: str(user).encode()
+            db, registry, self.identify, secret_for=lambda user: [str(user).encode()]
         )
         self.app.include_router(self.router)
         self.callers = {

@@ -287,7 +287,7 @@ async def receiver() -> Any:
 
 async def test_webhook_is_signed_and_tried_until_it_is_taken(db: Database, receiver: Any) -> None:
     server, host = receiver
-    sender = WebhookSender(lambda _: b"secret", allowed_hosts=[host], unix_time=lambda: 1_000.0)
+    sender = WebhookSender(lambda _: [b"secret"], allowed_hosts=[host], unix_time=lambda: 1_000.0)
     conn = await connect(db.url, role=Role.OPERATOR)
     await enqueue_webhook(conn, host)
     for code in (500, 302, 200):
@@ -315,7 +315,7 @@ async def enqueue_webhook(conn: Connection, host: str) -> None:
 
 async def test_webhook_to_a_name_that_resolves_inwards_is_not_sent(receiver: Any) -> None:
     server, host = receiver
-    sender = WebhookSender(lambda _: b"s")
+    sender = WebhookSender(lambda _: [b"s"])
     port = host.partition(":")[2]
     message = {
         "url": f"https://ip6-localhost:{port}/hook", "payload": "{}", "user_id": None,

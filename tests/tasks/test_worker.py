@@ -289,6 +289,29 @@ async def test_task_over_its_time_is_stopped_and_tried_again(
     assert (task.status, task.retry_count) == ("completed", 1)
 
 
+async def test_long_task_over_its_time_is_stopped_by_the_worker(
+    db: Database, registry: TaskRegistry, signals: Signals
+) -> None:
+    clock = ShiftedClock()
+
+    @registry.task("long", timeout_s=600.0)
+    async def long(ctx: TaskContext, payload: dict[str, int]) -> None:
+        signals["begun"].set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert ctx.overdue
+            signals["stopped"].set()
+
+    task_id = await put(db, long.new(max_retries=0))
+    async with working(make_worker(db, registry, clock=clock, lease_s=3_000.0)):
+        await signals["begun"].wait()
+        clock.ahead_s = 601
+        await signals["stopped"].wait()
+        await until_status(db, task_id, "dead_letter")
+    assert (await seen(db, task_id)).error_message == "took longer than 600 s"
+
+
 async def test_stopping_worker_hands_back_what_does_not_end_in_time(
     db: Database, registry: TaskRegistry, signals: Signals
 ) -> None:
@@ -709,3 +732,12 @@ async def test_metrics_tell_what_waits_and_what_ended(
     ended = {"task_type": "counted", "status": "completed"}
     assert counters.get_sample_value("helix_tasks_attempts_total", ended) == 1
     assert counters.get_sample_value("helix_tasks_running") == 0
+    times = {"task_type": "counted"}
+    assert counters.get_sample_value("helix_tasks_attempt_seconds_count", times) == 1
+    assert (
+        counters.get_sample_value("helix_tasks_attempt_seconds_bucket", {**times, "le": "+Inf"})
+        == 1
+    )
+    took_s = counters.get_sample_value("helix_tasks_attempt_seconds_sum", times)
+    assert took_s is not None
+    assert 0 < took_s < 60

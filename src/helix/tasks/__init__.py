@@ -25,10 +25,17 @@ from helix.tasks.metrics import WorkerMetrics
 from helix.tasks.policy import RetryPolicy
 from helix.tasks.registry import TaskDefinition, TaskRegistry
 from helix.tasks.routes import TaskCaller, build_router
-from helix.tasks.running import build_worker, run_worker, webhook_secrets, webhook_sender
+from helix.tasks.running import (
+    WorkerTasks,
+    build_worker,
+    run_worker,
+    webhook_secrets,
+    webhook_sender,
+)
 from helix.tasks.service import (
     attempts_of,
     cancel,
+    dead_letter_counts,
     dead_letters,
     enqueue,
     enqueue_many,
@@ -105,11 +112,13 @@ __all__ = [
     "WorkerId",
     "WorkerMetrics",
     "WorkerOptions",
+    "WorkerTasks",
     "WrongState",
     "attempts_of",
     "build_router",
     "build_worker",
     "cancel",
+    "dead_letter_counts",
     "dead_letters",
     "enqueue",
     "enqueue_many",

@@ -19,12 +19,14 @@ from helix.tasks.registry import TaskDefinition
 from helix.tasks.store import QUERIES, finish
 from helix.tasks.types import ClaimedTask, Outcome, Progress, Status, TaskId, WorkerId
 
-__all__ = ["GiveUp", "RetryLater", "TaskContext", "run_attempt"]
+__all__ = ["EXACT_TIMEOUT_S_MAX", "GiveUp", "RetryLater", "TaskContext", "run_attempt"]
 
 RESULT_BYTES_MAX = 1_000_000
 HOLD_IDLE_MS_MAX = 10_000
 _ERROR_CHARS_MAX = 2_000
 _STACK_CHARS_MAX = 16_000
+EXACT_TIMEOUT_S_MAX = 5.0
+"""Up to here an attempt has a timer of its own; above, the worker looks who is over the time."""
 
 
 class GiveUp(Exception):
@@ -65,6 +67,7 @@ class TaskContext:
         self._now = now
         self._gone = False  # one flag, set once: safe to read from a thread
         self.done_in_transaction = False
+        self.overdue = False
         self.moved_at_s = now()
         self.unsaid: Progress | None = None
 
@@ -175,18 +178,25 @@ async def run_attempt(
     """Run the handler to its end and return what is to be recorded, or None if nothing is.
 
     Nothing is recorded for an attempt that was lost or that completed in its own transaction.
-    This is one of the three edges where any exception is caught: a handler's becomes an outcome.
+    An attempt that may take longer than EXACT_TIMEOUT_S_MAX has no timer: the worker sets
+    `ctx.overdue` and cancels it. This is one of the three edges where any exception is caught: a
+    handler's becomes an outcome.
     """
+    limit: asyncio.Timeout | None = None
     try:
         payload = definition.decode(claimed.payload)
-        async with asyncio.timeout(definition.timeout_s) as limit:
-            if definition.threaded:
-                call = contextvars.copy_context().run
-                result = await asyncio.get_running_loop().run_in_executor(
-                    threads, call, definition.handler, ctx, payload
-                )
-            else:
-                result = await definition.handler(ctx, payload)
+        if definition.threaded:
+            call = contextvars.copy_context().run
+            handling = asyncio.get_running_loop().run_in_executor(
+                threads, call, definition.handler, ctx, payload
+            )
+        else:
+            handling = definition.handler(ctx, payload)
+        if definition.timeout_s is None or definition.timeout_s > EXACT_TIMEOUT_S_MAX:
+            result = await handling
+        else:
+            async with asyncio.timeout(definition.timeout_s) as limit:
+                result = await handling
         if ctx.done_in_transaction:
             return None
         return Outcome(
@@ -201,14 +211,16 @@ async def run_attempt(
         ctx.lose()
         if lost:
             return None
+        if ctx.overdue:
+            return failure(claimed, definition, _too_long(definition))
         if back:
             return _again(claimed, "handed back by a stopping worker", delay_s=0.0)
         return failure(claimed, definition, "the handler cancelled itself")
     except TimeoutError as exc:
-        if not limit.expired():
+        if limit is None or not limit.expired():
             return failure(claimed, definition, exc)
         ctx.lose()
-        return failure(claimed, definition, f"took longer than {definition.timeout_s:g} s")
+        return failure(claimed, definition, _too_long(definition))
     except LeaseLost:
         return None
     except RetryLater as exc:
@@ -217,6 +229,10 @@ async def run_attempt(
         return failure(claimed, definition, exc, final=True)
     except Exception as exc:  # noqa: BLE001 - the worker's edge: whatever a handler raises
         return failure(claimed, definition, exc)
+
+
+def _too_long(definition: TaskDefinition) -> str:
+    return f"took longer than {definition.timeout_s:g} s"
 
 
 def _again(claimed: ClaimedTask, reason: str, *, delay_s: float) -> Outcome:

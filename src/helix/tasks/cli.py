@@ -323,4 +323,4 @@ def webhook_secret_command(
     """Print the key, in hexadecimal, that webhooks are signed with (HMAC-SHA256)."""
     settings = load_settings(os.environ, home=home)
     locate(settings)
-    print(webhook_secrets(load_keyring(settings))(user_id).hex())
+    print(webhook_secrets(load_keyring(settings))(user_id)[0].hex())

@@ -107,13 +107,15 @@ def unique_key(*, user_id: object, task_type: str, key: str) -> str:
     return f"{user_id or 'system'}/{task_type}/{digest}"
 
 
-def sign_webhook(secret: bytes, *, timestamp: int, body: bytes) -> str:
+def sign_webhook(*secrets: bytes, timestamp: int, body: bytes) -> str:
     """Return the value of the header `Helix-Signature`: `t=<seconds>,v1=<hex HMAC-SHA-256>`.
 
     What is signed is the timestamp, a full stop and the body; a receiver refuses old timestamps.
+    There is a `v1` for each secret, the newest first: one that fits is enough.
     """
-    digest = hmac.new(secret, str(timestamp).encode() + b"." + body, hashlib.sha256).hexdigest()
-    return f"t={timestamp},v1={digest}"
+    signed = str(timestamp).encode() + b"." + body
+    digests = [hmac.new(secret, signed, hashlib.sha256).hexdigest() for secret in secrets]
+    return ",".join([f"t={timestamp}", *(f"v1={digest}" for digest in digests)])
 
 
 def webhook_secret(master: bytes, user_id: object) -> bytes:

@@ -113,6 +113,11 @@ FROM dead_letter_queue
 WHERE (:task_type::text IS NULL OR task_type = :task_type) AND (NOT :waiting_only OR redriven_at IS NULL)
 ORDER BY moved_at DESC, id LIMIT :max_count;
 
+-- name: dead_letter_counts
+-- Dead letters that were not started again, by type, the most first. Index: none, letters are few.
+SELECT task_type, count(*) AS letters, min(moved_at) AS oldest_at FROM dead_letter_queue WHERE redriven_at IS NULL
+GROUP BY task_type ORDER BY letters DESC, task_type;
+
 -- name: attempts_of_task
 -- Index: task_execution_history_task_id_idx.
 SELECT attempt, worker_id, event_type, started_at, completed_at, duration_ms, error_message
@@ -210,13 +215,16 @@ RETURNING t.id;
 
 -- name: finish_tasks
 -- End attempts and say which of them this worker still held: a late worker writes nothing, repeating is harmless.
--- Index: background_tasks_pkey (IS NOT DISTINCT FROM keeps the planner off idx_tasks_worker_id, which an old snapshot fills with dead entries).
+-- A list that is NULL stands for its usual value: all completed, no result, no error, no delay.
+-- Index: background_tasks_pkey (IS NOT DISTINCT FROM keeps the planner off other indexes, which an old snapshot fills with dead entries).
 -- Locks: the tasks, and the worker's row against a reclaim.
 WITH me AS MATERIALIZED (
     SELECT id FROM task_workers WHERE id = :worker_id AND lease_until > clock_timestamp() FOR KEY SHARE
 ), given AS MATERIALIZED (
-    SELECT * FROM unnest(:ids::uuid[], :tokens::bigint[], :statuses::task_status[], :results::text[], :errors::text[], :stacks::text[],
-                         :delays::double precision[], :counts::boolean[])
+    SELECT x.id, x.token, coalesce(x.status, 'completed') AS status, x.result, x.error, x.stack, coalesce(x.delay_s, 0) AS delay_s,
+           coalesce(x.counts, true) AS counts
+    FROM unnest(:ids::uuid[], :tokens::bigint[], :statuses::task_status[], :results::text[], :errors::text[], :stacks::text[],
+                :delays::double precision[], :counts::boolean[])
         AS x (id, token, status, result, error, stack, delay_s, counts))
 UPDATE background_tasks AS t
 SET status = x.status, worker_id = NULL, lease_until = NULL,
@@ -286,7 +294,7 @@ LEFT JOIN background_tasks AS t ON t.id = x.id AND t.fencing_token = x.token AND
 WHERE t.id IS NULL;
 
 -- name: attempts_held
--- What the database thinks a worker holds, asked once after a lost connection. Index: idx_tasks_worker_id.
+-- What the database thinks a worker holds, asked once after a lost connection. Index: idx_tasks_status.
 SELECT id, fencing_token, attempt FROM background_tasks WHERE worker_id = :worker_id AND status IN ('queued', 'running', 'stuck');
 
 -- name: ripen_timers

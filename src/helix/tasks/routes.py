@@ -1,7 +1,6 @@
 """/api/tasks and /api/events: look at tasks, steer them, and watch what happens as it happens."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from helix.core import sse
 from helix.core.db import Connection, Database, Role
 from helix.tasks import service
 from helix.tasks.errors import OperatorOnly, TaskTypeUnknown
@@ -21,9 +21,6 @@ from helix.tasks.types import NewTask, Priority, Status, TaskId, Unique
 
 __all__ = ["TaskCaller", "build_router"]
 
-POLL_S = 0.5
-KEEP_ALIVE_S = 15.0
-STREAM_S_MAX = 3_600.0
 _JSON = "application/json"
 
 
@@ -59,7 +56,7 @@ def build_router(
     identify: Callable[[Request], Awaitable[TaskCaller]],
     *,
     allowed_hosts: Sequence[str] = (),
-    secret_for: Callable[[UUID | None], bytes],
+    secret_for: Callable[[UUID | None], Sequence[bytes]],
 ) -> APIRouter:
     """Return the routes. `identify` authenticates a request and checks the scope `tasks`.
 
@@ -151,7 +148,7 @@ def build_router(
     @api.get("/tasks/webhook-secret")
     async def webhook_secret(caller: Caller) -> Response:
         """Return the key, in hexadecimal, that the caller's webhooks are signed with."""
-        return _json({"algorithm": "hmac-sha256", "secret": secret_for(caller.user_id).hex()})
+        return _json({"algorithm": "hmac-sha256", "secret": secret_for(caller.user_id)[0].hex()})
 
     @api.get("/tasks/dead")
     async def dead(
@@ -208,37 +205,30 @@ def build_router(
         async with work(caller) as conn:
             return await acted(conn, await service.retry(conn, task_id=TaskId(task_id)))
 
-    def stream(
+    async def stream(
         caller: TaskCaller, last_event_id: str | None, task_id: TaskId | None
     ) -> StreamingResponse:
         begin = Mark.parse(last_event_id) if last_event_id else None
+        if task_id is not None:
+            feed = EventFeed(begin or BEGINNING, task_id=task_id)
+        elif begin is not None:
+            feed = EventFeed(begin)
+        else:
+            async with work(caller) as conn:
+                feed = await EventFeed.from_now(conn)
 
-        async def told() -> AsyncIterator[bytes]:
-            if task_id is not None:
-                feed = EventFeed(begin or BEGINNING, task_id=task_id)
-            elif begin is not None:
-                feed = EventFeed(begin)
-            else:
-                async with work(caller) as conn:
-                    feed = await EventFeed.from_now(conn)
-            yield b": watching\n\n"
-            loop = asyncio.get_running_loop()
-            end_at, quiet_at = loop.time() + STREAM_S_MAX, loop.time()
-            while loop.time() < end_at:
-                async with work(caller) as conn:
-                    events = await feed.read(conn)
-                for mark, event in events:
-                    data = msgspec.json.encode(event).decode()
-                    yield f"id: {mark}\nevent: {event.event_type}\ndata: {data}\n\n".encode()
-                if events:
-                    quiet_at = loop.time()
-                elif loop.time() - quiet_at >= KEEP_ALIVE_S:
-                    quiet_at = loop.time()
-                    yield b": still here\n\n"
-                await asyncio.sleep(0.0 if len(events) else POLL_S)
+        async def read() -> tuple[list[sse.Told], bool]:
+            async with work(caller) as conn:
+                found = await feed.read(conn)
+            return [
+                sse.Told(str(mark), event.event_type, msgspec.json.encode(event))
+                for mark, event in found
+            ], False
 
         return StreamingResponse(
-            told(), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            sse.follow(read),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
         )
 
     @api.get("/tasks/{task_id}/events")
@@ -248,14 +238,14 @@ def build_router(
         """Watch one task from its beginning, or from Last-Event-ID on (server-sent events)."""
         async with work(caller) as conn:
             await service.get_task(conn, task_id=TaskId(task_id))
-        return stream(caller, last_event_id, TaskId(task_id))
+        return await stream(caller, last_event_id, TaskId(task_id))
 
     @api.get("/events")
     async def events(
         caller: Caller, last_event_id: Annotated[str | None, Header()] = None
     ) -> StreamingResponse:
         """Watch all of one's tasks from now, or from Last-Event-ID on (server-sent events)."""
-        return stream(caller, last_event_id, None)
+        return await stream(caller, last_event_id, None)
 
     return api
 

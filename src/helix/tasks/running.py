@@ -1,8 +1,9 @@
 """A worker with everything it needs, from one call: for `helix worker` and inside `helix up`."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from uuid import UUID
 
 from helix.core.clock import Clock
@@ -17,15 +18,28 @@ from helix.tasks.registry import TaskRegistry
 from helix.tasks.webhooks import WebhookSender
 from helix.tasks.worker import Worker, WorkerOptions
 
-__all__ = ["build_worker", "run_worker", "webhook_secrets", "webhook_sender"]
+__all__ = ["WorkerTasks", "build_worker", "run_worker", "webhook_secrets", "webhook_sender"]
 
 WEBHOOK_PURPOSE = "helix webhook signatures"
 
 
-def webhook_secrets(keyring: Keyring) -> Callable[[UUID | None], bytes]:
-    """Return what tells a tenant's signing key (None: Helix's own), from the newest master key."""
-    _, master = keyring.derived(WEBHOOK_PURPOSE)[0]
-    return lambda user_id: webhook_secret(master, user_id)
+@dataclass(frozen=True, slots=True)
+class WorkerTasks:
+    """What a worker can do; `spend` tells its keeper what tasks have cost in model calls."""
+
+    registry: TaskRegistry
+    spend: SpendReader | None = None
+
+
+def webhook_secrets(keyring: Keyring) -> Callable[[UUID | None], Sequence[bytes]]:
+    """Return what tells a tenant's signing keys (None: Helix's own), newest first.
+
+    There is one for each encryption key: while those are rotated, messages carry a signature for
+    the old one as well, so that receivers can change over at leisure.
+    """
+    return lambda user_id: [
+        webhook_secret(master, user_id) for _, master in keyring.derived(WEBHOOK_PURPOSE)
+    ]
 
 
 def webhook_sender(keyring: Keyring, *, allowed_hosts: Collection[str] = ()) -> WebhookSender:

@@ -43,6 +43,7 @@ __all__ = [
     "PAYLOAD_BYTES_MAX",
     "attempts_of",
     "cancel",
+    "dead_letter_counts",
     "dead_letters",
     "enqueue",
     "enqueue_many",
@@ -374,6 +375,11 @@ async def resume_scope(conn: Connection, *, scope: Literal["queue", "type"], nam
     """Claim again, and wake the workers. Needs the operator's role."""
     await QUERIES.row(conn, "set_paused", scope=scope, name=name, paused=False)
     await QUERIES.row(conn, "wake_workers")
+
+
+async def dead_letter_counts(conn: Connection) -> list[dict[str, Any]]:
+    """Return how many dead letters of each type were not redriven. Needs the operator's role."""
+    return [dict(row) for row in await QUERIES.rows(conn, "dead_letter_counts")]
 
 
 async def stats(conn: Connection) -> list[dict[str, Any]]:

@@ -111,11 +111,16 @@ async def finish(
         worker_id=worker_id,
         ids=[o.id for o in outcomes],
         tokens=[o.fencing_token for o in outcomes],
-        statuses=[o.status.value for o in outcomes],
-        results=[o.result for o in outcomes],
-        errors=[o.error for o in outcomes],
-        stacks=[o.stack for o in outcomes],
-        delays=[o.delay_s for o in outcomes],
-        counts=[o.counts for o in outcomes],
+        statuses=_unless([o.status.value for o in outcomes], Status.COMPLETED.value),
+        results=_unless([o.result for o in outcomes], None),
+        errors=_unless([o.error for o in outcomes], None),
+        stacks=_unless([o.stack for o in outcomes], None),
+        delays=_unless([o.delay_s for o in outcomes], 0.0),
+        counts=_unless([o.counts for o in outcomes], True),
     )
     return {row[0] for row in rows}
+
+
+def _unless(values: list[Any], usual: object) -> list[Any] | None:
+    """Return the list, or None when all of it is `usual`: encoding it costs more than looking."""
+    return values if values.count(usual) < len(values) else None

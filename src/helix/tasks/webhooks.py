@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -55,11 +55,11 @@ class _PublicResolver(AbstractResolver):
 
 
 class WebhookSender:
-    """Sends messages. `secret_for` returns the signing secret of a tenant (None: Helix itself)."""
+    """Sends messages. `secret_for` returns a tenant's signing secrets (None: Helix's own)."""
 
     def __init__(
         self,
-        secret_for: Callable[[UUID | None], bytes],
+        secret_for: Callable[[UUID | None], Sequence[bytes]],
         *,
         allowed_hosts: Collection[str] = (),
         unix_time: Callable[[], float] = time.time,
@@ -93,7 +93,7 @@ class WebhookSender:
             )
         body = message["payload"].encode()
         signature = sign_webhook(
-            self._secret_for(message["user_id"]), timestamp=int(self._time()), body=body
+            *self._secret_for(message["user_id"]), timestamp=int(self._time()), body=body
         )
         headers = {
             "Content-Type": "application/json",

@@ -7,11 +7,15 @@ Four loops on four connections of their own, so that none waits for another:
     heart    renews the lease; tells handlers whose attempts were cancelled or taken away; listens
     keep     (keeper.py) timers, dead workers, schedules, webhooks, tidying
 
+A fifth needs no database: it stops attempts that are over their time.
+
 Every loop outlives the database: it reconnects with growing pauses. When the lease cannot be
-renewed in time, everything held is given up before anyone else may take it.
+renewed in time, everything held is given up before anyone else may take it. When PostgreSQL has
+no room left, nothing is claimed until a probe has found some: what is done could not be recorded.
 """
 
 import asyncio
+import math
 import os
 import random
 import socket
@@ -30,7 +34,8 @@ import asyncpg
 from helix.core.clock import Clock, SystemClock
 from helix.core.db import OUTAGES, Connection, Database, Role, connect
 from helix.core.log import Log
-from helix.tasks.attempt import TaskContext, failure, run_attempt
+from helix.core.storage import require_room
+from helix.tasks.attempt import EXACT_TIMEOUT_S_MAX, TaskContext, failure, run_attempt
 from helix.tasks.metrics import WorkerMetrics
 from helix.tasks.registry import TaskDefinition, TaskRegistry
 from helix.tasks.resources import Usage, read_usage, sample_between
@@ -46,6 +51,7 @@ _HOT_PAUSE_S = 0.005  # … and how often: enqueueing notifies no oftener
 _FINISH_MAX = 1_000
 _SAMPLED_MAX = 100  # running tasks whose use of the process is written down at a time
 _SHORT_S = 0.02  # attempts this short are claimed while others still run …
+_WATCH_S = 0.25  # how often attempts are looked at that may be over their time
 _AHEAD_S = 1.0  # … and handed back when these took long all the same
 # InternalClientError: asyncpg raises it on a connection whose server has just said farewell.
 _TROUBLE = (*OUTAGES, asyncpg.PostgresError, asyncpg.InternalClientError)
@@ -117,6 +123,8 @@ class _Running:
     ctx: TaskContext
     handle: "asyncio.Task[None]"
     began_s: float
+    until_s: float
+    """When it is over its time; infinite when it has none, or a timer of its own."""
     stuck: bool = False
     first_usage: Usage | None = None
 
@@ -169,6 +177,7 @@ class Worker:
         self._finish_wake = asyncio.Event()
         self._state: _State | None = None
         self._unsure = False
+        self._full = False
         self._worked_at_s = 0.0
         self._announced = False
         self._usage: Usage | None = None
@@ -224,6 +233,7 @@ class Worker:
                 strict=True,
             )
         ]
+        loops.append(asyncio.create_task(self._watch()))
         try:
             stopping = asyncio.create_task(self._stopping.wait())
             loops.append(stopping)
@@ -252,6 +262,10 @@ class Worker:
                 pause_s = 0.05
             except _TROUBLE as exc:
                 link.drop()
+                # A connection that is closed under a cancelled step raises its own error instead.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from exc
+                self._full = self._full or isinstance(exc, asyncpg.DiskFullError)
                 self.log.warning("worker_database_trouble", loop=name, error=str(exc)[:200])
                 await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads load
                 pause_s = min(2.0, pause_s * 2)
@@ -280,6 +294,19 @@ class Worker:
                 await self._report(conn, self._state)
                 await self._sample(conn, self._state)
             await asyncio.sleep(self.options.control_s)
+
+    async def _watch(self) -> None:
+        """Stop attempts that are over their time, whether the database is there or not."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if self._state is None:
+                continue
+            now_s = self._now_s()
+            for running in self._state.running.values():
+                if now_s >= running.until_s:
+                    running.until_s = math.inf
+                    running.ctx.overdue = True
+                    running.handle.cancel()
 
     def _on_notify(self, *_: object) -> None:
         self._wake.set()
@@ -430,6 +457,9 @@ class Worker:
         if self._now_s() >= state.lease_until_s:
             self._lose_everything()
             return
+        if self._full:
+            await require_room(conn)
+            self._full = False
         if self._unsure:
             await self._hand_back_unknown(conn, state)
         room = self._room_of(state)
@@ -523,8 +553,11 @@ class Worker:
     def _start(self, state: _State, task: ClaimedTask) -> None:
         definition = self.registry.get(task.task_type)
         ctx = TaskContext(task, worker_id=state.worker_id, db=self.db, now=self._now_s)
+        began_s, until_s = ctx.moved_at_s, math.inf
+        if definition.timeout_s is not None and definition.timeout_s > EXACT_TIMEOUT_S_MAX:
+            until_s = began_s + definition.timeout_s
         handle = asyncio.create_task(self._attempt(state, task, definition, ctx))
-        state.running[task.id] = _Running(task, definition, ctx, handle, self._now_s())
+        state.running[task.id] = _Running(task, definition, ctx, handle, began_s, until_s)
 
     async def _begin(self, conn: Connection, state: _State, room: int) -> None:
         chosen = [state.waiting.popleft() for _ in range(min(room, len(state.waiting)))]
@@ -567,7 +600,7 @@ class Worker:
     async def _attempt(
         self, state: _State, task: ClaimedTask, definition: TaskDefinition, ctx: TaskContext
     ) -> None:
-        started_s = self._now_s()
+        started_s = ctx.moved_at_s
         try:
             if task.deadline is not None and task.deadline <= self.clock.now():
                 outcome: Outcome | None = failure(
