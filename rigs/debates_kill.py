@@ -1,161 +1,227 @@
-"""kill -9 of Helix at every call of a debate: it goes on, and no answered call is asked again.
+"""kill -9 of a worker at every call of debates of every protocol: nothing answered is asked again.
 
-    python -m rigs.debates_kill [--every 1] [--short]
+    python -m rigs.debates_kill [--short] [--every 1] [--control]
 
-Starts a Helix with an embedded database and a provider outside it that counts what it is asked. For
-k = 1, 2, … a debate is started; when the provider has been asked k times for it, Helix is killed
-with SIGKILL before the answer goes out (k odd) or 20 ms after (k even), and started again. Then:
+Starts a Helix that works on no tasks, a `helix worker` beside it, and a provider outside both that
+keeps a ledger of what it is asked. For each protocol (round_robin, all_see_all, critic_defender,
+judge, validation passes, substitutes) and each k = 1, 2, … up to all its calls a debate is started;
+when the provider has been asked k times for it, the worker is killed with SIGKILL before the answer
+goes out (k odd) or as it does (k even), and another is started. Then:
 
-    unfinished   debates that did not complete, or in which anybody fell silent    must be 0
-    paid twice   turns of which two requests were answered, by idempotency key    must be 0
-    repeated     calls the provider was asked beyond one a turn: answers that were
-                 on their way when Helix died, at most one step's worth           are counted
+    unfinished   debates that did not end as the same debate undisturbed    must be 0
+    repeated     calls the provider was asked again though their answer was on
+                 record when the worker died                               must be 0
+    in flight    calls asked again because their answer was on its way, or not
+                 begun: nobody can know of them                             are counted
 
---short kills at four points only. Exit status 1 when a must is broken.
+--short kills at two points of each protocol. --control is the proof that the rig sees a repeated
+call: while nobody works on a debate its answered turns and their keys are deleted, and the rig
+fails unless it counts them as repeated. Exit status 1 when a must is broken.
 """
 
 import argparse
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 import tempfile
 import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from aiohttp import web
+import psycopg
 
 from bench.machine import facts
-from bench.processes import Helix, free_port, start
+from bench.processes import Helix, clean_environment, free_port, start
+from rigs.debaters import PROVIDER, SPECS, Debaters
 
-PARTICIPANTS = ("ada", "bob", "cyd")
-CALLS = 16
 TOO_LONG_S = 120.0
+SETTLE_S = 0.3
+PROTOCOLS = ("round_robin", "all_see_all", "critic_defender", "judge", "validation", "substitutes")
 
 
-class Provider:
-    """Answers a debate's prompts; `asked` counts the present one; at `die_at` it says so."""
+@dataclass
+class Rig:
+    """Everything that runs: Helix, its provider, and the worker that is killed."""
 
-    def __init__(self) -> None:
-        self.asked = 0
-        self.die_at = 0
-        self.reached = asyncio.Event()
-        self.gone = asyncio.Event()
+    helix: Helix
+    provider: Debaters
+    worker: subprocess.Popen[bytes] | None = None
 
-    async def __call__(self, request: web.Request) -> web.Response:
-        """Answer /v1/chat/completions."""
-        body = json.loads(await request.read())
-        self.asked += 1
-        if self.asked == self.die_at:
-            self.reached.set()
-            if self.die_at % 2:
-                await self.gone.wait()
-        text = _answer(body["messages"][-1]["content"], body["messages"][0]["content"])
-        return web.json_response({
-            "id": f"c{self.asked}", "object": "chat.completion", "created": 0,
-            "model": body["model"],
-            "choices": [{"index": 0, "finish_reason": "stop",
-                         "message": {"role": "assistant", "content": text}}],
-            "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
-        })  # fmt: skip
+    @property
+    def place(self) -> Path:
+        """Where files of the rig may stand."""
+        return self.helix.home.parent
 
+    def work(self) -> None:
+        """Start a worker."""
+        log = (self.place / "worker.log").open("ab")
+        self.worker = subprocess.Popen(
+            [sys.executable, "-m", "helix", "worker", "--lease-s", "2", "--home",
+             str(self.helix.home)],
+            env=clean_environment(), stdout=log, stderr=log,
+        )  # fmt: skip
 
-def _answer(asked: str, system: str) -> str:
-    mine = "tabs" if "ada" in system else "spaces"
-    if '"conclusion"' in asked:
-        return json.dumps({"conclusion": "spaces", "minority_opinion": "tabs"})
-    if '"ranking"' in asked:
-        return json.dumps({"ranking": [mine], "confidence": 0.5})
-    number = asked.rpartition("This is round ")[2][:1]
-    return json.dumps({"answer": mine, "argument": f"{mine} for reason {number} {system}"})
+    def kill(self) -> None:
+        """End the worker as a power cut would."""
+        if self.worker is not None:
+            self.worker.send_signal(signal.SIGKILL)
+            self.worker.wait()
 
+    def begin(self, spec: dict[str, Any]) -> str:
+        """Start a debate and return its id."""
+        file = self.place / "spec.json"
+        file.write_text(json.dumps(spec))
+        return self.helix.run("debate", "Tabs or spaces?", "--file", str(file), "--detach").strip()
 
-async def rig(points: list[int]) -> bool:
-    """Kill at each of these calls; return whether all held."""
-    provider = Provider()
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", provider)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    unfinished = repeated = 0
-    with tempfile.TemporaryDirectory(prefix="hx-") as name:
-        home, extra = Path(name) / "home", {"HELIX_WORKER_LEASE_S": "2"}
-        helix = await asyncio.to_thread(start, home, extra=extra)
-        try:
-            await asyncio.to_thread(
-                helix.run, "providers", "add", "rig", "--base-url", f"http://127.0.0.1:{port}/v1",
-                "--model", "echo",
-            )  # fmt: skip
-            for point in points:
-                provider.asked, provider.die_at = 0, point
-                provider.reached.clear()
-                provider.gone.clear()
-                which = await asyncio.to_thread(_begin, helix)
-                async with asyncio.timeout(TOO_LONG_S):
-                    await provider.reached.wait()
-                if not point % 2:
-                    await asyncio.sleep(0.02)
-                helix.process.send_signal(signal.SIGKILL)
-                await asyncio.to_thread(helix.process.wait)
-                provider.gone.set()
-                provider.die_at = 0
-                helix = await asyncio.to_thread(start, home, extra=extra)
-                status = await asyncio.to_thread(_ended, helix, which)
-                quiet = await asyncio.to_thread(helix.sql, _SILENT)
-                unfinished += status != "completed" or quiet > 0
-                repeated += provider.asked - CALLS
-                print(f"killed at call {point:>2}: {status}, asked {provider.asked} times")
-            twice = await asyncio.to_thread(helix.sql, _TWICE)
-        finally:
-            helix.process.terminate()
-            await asyncio.to_thread(helix.process.wait, 60)
-            await runner.cleanup()
-    print(f"{len(points)} kills: unfinished {unfinished}, paid twice {twice}, repeated {repeated}")
-    return unfinished == 0 and twice == 0
+    def ended(self, which: str) -> str:
+        """Wait for a debate to end; return how."""
+        ends_at = time.monotonic() + TOO_LONG_S
+        while time.monotonic() < ends_at:
+            status = self.helix.sql(f"SELECT status FROM debates WHERE id = '{which}'")
+            if status in {"completed", "failed", "cancelled"}:
+                return str(status)
+            time.sleep(0.1)
+        return "too long"
+
+    def on_record(self, which: str) -> int:
+        """Return how many answers of a debate are on record."""
+        return int(self.helix.sql(_ON_RECORD.replace("$which", which)))
+
+    def forget(self, which: str) -> None:
+        """Make Helix forget what it was told in a debate, for the control alone."""
+        with psycopg.connect(self.helix.database_url, autocommit=True) as conn:
+            conn.execute("DELETE FROM debate_arguments WHERE debate_id = %s", (which,))
+            conn.execute("DELETE FROM idempotency_keys")
+
+    def outcome(self, which: str) -> Any:
+        """Return what a debate found and how many turns it took, to be compared."""
+        return self.helix.sql(_OUTCOME.replace("$which", which))
 
 
-_SILENT = "SELECT count(*) FROM debate_events WHERE event_type = 'silent'"
-_TWICE = """
-    SELECT count(*) FROM (
-        SELECT split_part(r.idempotency_key, ':', 2), r.metadata ->> 'kind', r.metadata ->> 'round',
-               r.metadata ->> 'participant'
-        FROM llm_requests AS r JOIN llm_responses AS p ON p.request_id = r.id
-        WHERE p.status = 'completed' AND r.idempotency_key LIKE 'debate:%'
-        GROUP BY 1, 2, 3, 4 HAVING count(*) > 1) AS twice
+_ON_RECORD = """
+    SELECT count(*) FROM llm_requests AS r JOIN llm_responses AS p ON p.request_id = r.id
+    WHERE p.status = 'completed' AND r.metadata ->> 'debate_id' = '$which'
+"""
+_OUTCOME = """
+    SELECT concat_ws(' | ', d.status, d.final_winner, d.final_conclusion, d.confidence,
+        d.stop_reason, d.multipass_result, d.current_round,
+        (SELECT count(e.response_id) FROM debate_events AS e WHERE e.debate_id = d.id),
+        (SELECT count(*) FROM debate_arguments AS a WHERE a.debate_id = d.id),
+        (SELECT count(*) FROM debate_votes AS v WHERE v.debate_id = d.id AND v.is_valid))
+    FROM debates AS d WHERE d.id = '$which'
 """
 
 
-def _begin(helix: Helix) -> str:
-    spec = helix.home.parent / "spec.json"
-    members = [{"name": name, "model": "rig/echo"} for name in PARTICIPANTS]
-    stop = {"agreement": None, "convergence": None}
-    told = {"participants": members, "positions": ["tabs", "spaces"], "rounds": 2, "stop": stop}
-    spec.write_text(json.dumps(told))
-    return helix.run("debate", "Tabs or spaces?", "--file", str(spec), "--detach").strip()
+@dataclass
+class Count:
+    """What a number of kills came to."""
+
+    kills: int = 0
+    unfinished: int = 0
+    repeated: int = 0
+    in_flight: int = 0
 
 
-def _ended(helix: Helix, which: str) -> str:
-    ends_at = time.monotonic() + TOO_LONG_S
-    while time.monotonic() < ends_at:
-        status = helix.sql(f"SELECT status FROM debates WHERE id = '{which}'")
-        if status in {"completed", "failed", "cancelled"}:
-            return str(status)
-        time.sleep(0.1)
-    return "too long"
+async def undisturbed(rig: Rig, spec: dict[str, Any]) -> tuple[Any, Counter[str]]:
+    """Hold a debate without a kill; return what it found, and how often each prompt was asked."""
+    rig.provider.begin()
+    which = await asyncio.to_thread(rig.begin, spec)
+    status = await asyncio.to_thread(rig.ended, which)
+    if status != "completed":
+        raise SystemExit(f"an undisturbed debate ended as {status}")
+    return await asyncio.to_thread(rig.outcome, which), rig.provider.answered.copy()
+
+
+async def kill_at(
+    rig: Rig, spec: dict[str, Any], point: int, whole: tuple[Any, Counter[str]], *, control: bool
+) -> Count:
+    """Hold a debate, kill its worker at a call, have another go on; return what came of it."""
+    outcome, asked_once = whole
+    provider = rig.provider
+    provider.begin(die_at=point)
+    which = await asyncio.to_thread(rig.begin, spec)
+    async with asyncio.timeout(TOO_LONG_S):
+        await provider.reached.wait()
+    await asyncio.to_thread(rig.kill)
+    provider.gone.set()
+    await asyncio.sleep(SETTLE_S)  # a commit that was under way is on record or never will be
+    on_record = await asyncio.to_thread(rig.on_record, which)
+    on_its_way = sum(provider.answered.values()) - on_record
+    if control:
+        await asyncio.to_thread(rig.forget, which)
+    provider.die_at = 0
+    rig.work()
+    status = await asyncio.to_thread(rig.ended, which)
+    found = await asyncio.to_thread(rig.outcome, which)
+    again = sum((provider.answered - asked_once).values())
+    return Count(1, int(status != "completed" or found != outcome), again - on_its_way, on_its_way)
+
+
+async def rig_all(*, every: int, short: bool, control: bool) -> bool:
+    """Kill at every point asked for; return whether all held."""
+    provider = Debaters()
+    port = free_port()
+    runner = await provider.start(port)
+    held = True
+    with tempfile.TemporaryDirectory(prefix="hx-") as name:
+        home = Path(name) / "home"
+        helix = await asyncio.to_thread(start, home, extra={"HELIX_WORKER_CONCURRENCY": "0"})
+        rig: Rig | None = None
+        try:
+            models = [
+                f for m in ("echo", "judge", "checker", "other", "down") for f in ("--model", m)
+            ]
+            await asyncio.to_thread(
+                helix.run, "providers", "add", PROVIDER, "--base-url",
+                f"http://127.0.0.1:{port}/v1", *models,
+            )  # fmt: skip
+            rig = Rig(helix, provider)
+            rig.work()
+            print(f"{'':16}{'kills':>6}{'unfinished':>12}{'repeated':>10}{'in flight':>11}")
+            for protocol in PROTOCOLS[:1] if control else PROTOCOLS:
+                spec = SPECS[protocol]
+                whole = await undisturbed(rig, spec)
+                calls = provider.calls
+                points = [calls // 3, calls - 2] if short or control else range(1, calls + 1, every)
+                total = Count()
+                for point in points:
+                    one = await kill_at(rig, spec, point, whole, control=control)
+                    total.kills += one.kills
+                    total.unfinished += one.unfinished
+                    total.repeated += one.repeated
+                    total.in_flight += one.in_flight
+                print(f"{protocol:<16}{total.kills:>6}{total.unfinished:>12}{total.repeated:>10}"
+                      f"{total.in_flight:>11}", flush=True)  # fmt: skip
+                if control:
+                    held = held and total.repeated > 0
+                else:
+                    held = held and total.unfinished == 0 and total.repeated == 0
+        finally:
+            if rig is not None and rig.worker is not None:
+                rig.worker.terminate()
+                await asyncio.to_thread(rig.worker.wait, 60)
+            helix.process.terminate()
+            await asyncio.to_thread(helix.process.wait, 60)
+            await runner.cleanup()
+    return held
 
 
 def main() -> None:
     """Read the options and run."""
-    parser = argparse.ArgumentParser(description="kill -9 of Helix at every call of a debate")
+    parser = argparse.ArgumentParser(description="kill -9 of a worker at every call of a debate")
     parser.add_argument("--every", type=int, default=1, help="kill at every n-th call")
-    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--short", action="store_true", help="two points of each protocol")
+    parser.add_argument("--control", action="store_true", help="prove that repeats are seen")
     given = parser.parse_args()
-    points = [1, 4, 9, 16] if given.short else list(range(1, CALLS + 1, given.every))
     print(facts())
     began = time.monotonic()
-    held = asyncio.run(rig(points))
-    print(f"{'all held' if held else 'BROKEN'}; {time.monotonic() - began:.0f} s")
+    held = asyncio.run(rig_all(every=given.every, short=given.short, control=given.control))
+    told = "repeats are seen" if given.control else "all held"
+    print(f"{told if held else 'BROKEN'}; {time.monotonic() - began:.0f} s")
     raise SystemExit(0 if held else 1)
 
 

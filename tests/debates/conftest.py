@@ -16,7 +16,9 @@ from helix.core.clock import SystemClock
 from helix.core.config import load_settings
 from helix.core.crypto import Keyring, new_key
 from helix.core.db import Connection, Database
-from tests.gateway.conftest import make_key, make_user
+from tests.gateway.conftest import gateway_db, make_key, make_user, options, stack, upstream
+
+__all__ = ["gateway_db", "options", "stack", "upstream"]  # fixtures of a gateway on a real port
 
 
 @dataclass

@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 
+from helix import tasks
 from helix.accounts import bootstrap_admin
+from helix.app import worker_tasks
+from helix.cli import debate as cli_debate
+from helix.core.config import load_settings
 from helix.core.db import Connection, Database
 from helix.core.errors import HelixError, Misuse
-from helix.debates import cli, cli_debate, cli_panels
+from helix.core.instance import load_keyring
+from helix.debates import cli, cli_panels
 from tests.debates.support import FakeModels, agreeable, engine_of, see, until_ended, working
 
 Run = Callable[..., Any]
@@ -95,11 +100,40 @@ async def test_cancelling_shows_the_plan_first(run: Run, db: Database) -> None:
 
 
 async def test_what_cannot_be_debated_is_refused(run: Run) -> None:
-    assert (await run(cli_debate.main, "Why?"))[0] == 2
     assert (await run(cli_debate.main, "Why?", "--model", "mock/ada"))[0] == 2
     assert (await run(cli_debate.main, *ASK, "--expected", "neither"))[0] == 1
     assert (await run(cli_debate.main, *ASK, "--user", "nobody@example.org"))[0] == 2
     assert (await run(cli_debate.main, *ASK, "--repository", "/etc"))[0] == 1
+
+
+async def test_with_nobody_named_and_no_worker_the_command_holds_a_rehearsal_itself(
+    run: Run, owner: Connection
+) -> None:
+    """A fresh install: the mock is the only provider, and nothing runs beside the database."""
+    code, told = await run(
+        cli_debate.main, "Tabs or spaces?", "--position", "tabs", "--position", "spaces"
+    )
+    assert code == 0
+    assert "Ada (mock/large), Bob (mock/small), Cyd (mock/echo)" in told
+    assert "votes      Cyd: tabs > spaces" in told
+    assert "Answer: tabs (consensus, 100 % by vote_share)" in told
+    assert "A rehearsal: mock models read lines" in told
+    assert await owner.fetchval("SELECT count(*) FROM task_workers") == 0  # it is gone again
+
+
+async def test_a_worker_of_its_own_holds_debates(
+    run: Run, db: Database, database_url: str, tmp_path: Path
+) -> None:
+    settings = load_settings({"DATABASE_URL": database_url}, home=tmp_path / "home")
+    load_keyring(settings, create=True)
+    async with worker_tasks(db, settings) as found, asyncio.timeout(60):
+        worker = tasks.build_worker(db, found.registry)
+        running = asyncio.create_task(tasks.run_worker(worker, spend=found.spend))
+        await worker.ready.wait()
+        code, told = await run(cli_debate.main, "Which?", "--rounds", "1")
+        worker.stop()
+        await running
+    assert (code, "A rehearsal" in told) == (0, True)
 
 
 async def test_a_panel_is_stored_shown_used_and_removed(

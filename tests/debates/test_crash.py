@@ -2,19 +2,24 @@
 
 Here a death is an attempt that stops at a boundary and is abandoned: whatever it had not committed
 is gone, as after a kill. One debate dies at each boundary of each of its turns, so that every
-attempt takes up what the last one left. rigs/debates_crash.py does the same with
-processes that are killed, a worker that takes over, and the gateway.
+attempt takes up what the last one left. rigs/debates_kill.py does the same with processes that are
+killed, a worker that takes over, and the gateway.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
-from helix.core.db import Connection, Database
+from helix import debates, tasks
+from helix.core.db import Connection, Database, Role
+from helix.core.errors import Upstream
 from helix.debates import Debate, DebateId, DebateSpec
 from tests.debates.support import (
+    Attempt,
     FakeModels,
     a_user,
     agreeable,
@@ -32,6 +37,8 @@ from tests.debates.support import (
 def divided(model: str, messages: list[dict[str, str]]) -> str:
     """Models that never agree, so that every round is held; bob cannot fill in a ballot."""
     mine = "tabs" if model.endswith("ada") else "spaces"
+    if model == "mock/down":
+        raise Upstream("down")
     match kind_of(messages):
         case "vote":
             if model.endswith("bob") and "no valid ballot" not in messages[-1]["content"]:
@@ -106,11 +113,60 @@ def outcome(debate: Debate) -> dict[str, Any]:
     }
 
 
+class _Died(BaseException):
+    """An attempt that was killed."""
+
+
+class Mortal(Attempt):
+    """An attempt that dies right after its first transaction that left a new event."""
+
+    def __init__(self, db: Database, user_id: UUID, debate_id: DebateId) -> None:
+        super().__init__(db, user_id)
+        self.debate_id = debate_id
+        self.dead = False
+
+    @asynccontextmanager
+    async def transaction(self, role: Role | None = None) -> AsyncIterator[Connection]:
+        if self.dead:
+            raise _Died
+        async with super().transaction(role) as conn:
+            yield conn
+            new = await conn.fetchval(
+                "SELECT count(*) FROM debate_events"
+                " WHERE debate_id = $1 AND event_type <> 'resumed'"
+                " AND xmin::text = pg_current_xact_id_if_assigned()::xid::text",
+                self.debate_id,
+            )
+        if new:
+            self.dead = True
+            raise _Died
+
+
+async def die_after_every_commit(
+    db: Database, models: FakeModels, debate_id: DebateId, user_id: UUID
+) -> int:
+    """Hold a debate in attempts of which each commits one thing and dies; return how many."""
+    engine, attempts = engine_of(models, commits_max=1), 0
+    while (await see(db, debate_id)).completed_at is None:
+        attempts += 1
+        attempt = Mortal(db, user_id, debate_id)
+        with suppress(_Died):
+            await engine.run(cast("tasks.TaskContext", attempt), debates.RunPayload(debate_id))
+    return attempts
+
+
 SPECS = {
     "round_robin": spec_of(protocol="round_robin"),
     "all_see_all": spec_of(validation={"passes": ["facts", "logic"]}),
     "critic_defender": spec_of(protocol="critic_defender"),
     "judge": spec_of(protocol="judge", judge="mock/judge"),
+    "substitutes": spec_of(
+        participants=[
+            {"name": "ada", "model": "mock/ada"},
+            {"name": "bob", "model": "mock/down", "substitutes": ["mock/stand-in"]},
+            {"name": "cyd", "model": "mock/cyd"},
+        ]
+    ),
 }
 
 
@@ -129,7 +185,8 @@ async def test_a_debate_that_dies_at_every_boundary_ends_as_one_that_never_dies(
 
     keys = [key for key, _ in models.asked]
     sides = ("before the call", "before the commit")
-    assert places == {(key, side) for key in keys for side in sides}
+    answered = {place for place in places if place[0] in keys}  # the rest were refused
+    assert answered == {(key, side) for key in keys for side in sides}
     assert len(keys) == len(set(keys)) == len(undisturbed.asked)
     assert outcome(await see(db, second)) == outcome(await see(db, first))
     events = await owner.fetch(
@@ -138,3 +195,27 @@ async def test_a_debate_that_dies_at_every_boundary_ends_as_one_that_never_dies(
     assert [e["sequence"] for e in events] == list(range(1, len(events) + 1))
     paid = [e["response_id"] for e in events if e["response_id"]]
     assert len(paid) == len(keys)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+async def test_a_debate_that_dies_after_every_commit_ends_as_one_that_never_dies(
+    db: Database, owner: Connection, spec: DebateSpec
+) -> None:
+    """Also where no call is made: at its start, around rounds, before and after validation."""
+    user_id = await a_user(owner)
+    undisturbed = FakeModels(owner, divided)
+    first = await start(db, spec, user_id)
+    await run_once(db, engine_of(undisturbed), first, user_id)
+
+    models = FakeModels(owner, divided)
+    second = await start(db, spec, user_id)
+    attempts = await die_after_every_commit(db, models, second, user_id)
+
+    keys = [key for key, _ in models.asked]
+    assert len(keys) == len(set(keys)) == len(undisturbed.asked)
+    assert outcome(await see(db, second)) == outcome(await see(db, first))
+    resumed = await owner.fetchval(
+        "SELECT count(*) FROM debate_events WHERE debate_id = $1 AND event_type = 'resumed'", second
+    )
+    assert attempts > len(keys)
+    assert resumed == attempts - 1

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from helix.accounts import Principal
-from helix.gateway import VirtualCall
+from helix.gateway import Asked, VirtualCall
 from helix.providers import ModelNotFound
 
 __all__ = ["Longest"]
@@ -20,10 +20,10 @@ class Longest:
     async def names(self, principal: Principal) -> list[str]:
         return ["longest/best", "longest/both"]
 
-    async def asks(self, principal: Principal, name: str, fields: Mapping[str, Any]) -> list[str]:
+    async def asks(self, principal: Principal, name: str, fields: Mapping[str, Any]) -> list[Asked]:
         if name == "unknown":
             raise ModelNotFound("longest/unknown")
-        return self.models
+        return [Asked(model) for model in self.models]
 
     async def answer(self, call: VirtualCall) -> AsyncIterator[dict[str, Any]]:
         self.calls.append(call)

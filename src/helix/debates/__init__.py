@@ -8,6 +8,7 @@ from helix.debates.asking import Ask, OnBehalf, Price, meaning_of
 from helix.debates.cli import follow
 from helix.debates.code import Repositories
 from helix.debates.command import payer
+from helix.debates.defaults import DEFAULT, choose, fill, places_of
 from helix.debates.domain import Debates, build
 from helix.debates.engine import Engine, RunPayload
 from helix.debates.errors import (
@@ -49,8 +50,10 @@ from helix.debates.types import (
     StopReason,
     Vote,
 )
+from helix.debates.voting import Method as VotingMethod
 
 __all__ = [
+    "DEFAULT",
     "Argument",
     "Ask",
     "BadDebate",
@@ -77,10 +80,13 @@ __all__ = [
     "Status",
     "StopReason",
     "Vote",
+    "VotingMethod",
     "best_strategies",
     "build",
     "cancel",
+    "choose",
     "events_of",
+    "fill",
     "follow",
     "get",
     "get_panel",
@@ -88,6 +94,7 @@ __all__ = [
     "list_panels",
     "meaning_of",
     "payer",
+    "places_of",
     "put_panel",
     "read_spec",
     "record_code",

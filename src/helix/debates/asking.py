@@ -26,6 +26,7 @@ from helix.core.errors import (
     Upstream,
 )
 from helix.debates.plan import Kind, Turn
+from helix.debates.policy import MAX_TOKENS_FIELDS
 from helix.debates.types import Debate
 from helix.gateway import CallOptions, Completion
 
@@ -45,6 +46,9 @@ _MESSAGE_TOKENS = 16
 _NO_PROVIDER = frozenset({"provider_unusable", "no_provider_healthy"})
 _INTERRUPTED = frozenset({"call_interrupted", "call_failed"})
 """What the record tells of a call whose gateway ended before it: nobody knows what came of it."""
+_ASKED_OTHERWISE = "idempotency_key_reused"
+"""The turn was asked in other words before: by an earlier release whose answer was never committed
+here. It is asked again, once for this release's words."""
 
 
 class Ask(Protocol):
@@ -166,7 +170,7 @@ async def ask_one(
             session_id=spec.session_id,
             task_id=debate.task_id,
             parent_request_id=debate.request_id,
-            idempotency_key=f"debate:{debate.id}:{key}"[:240] + (f":{epoch}" if epoch else ""),
+            idempotency_key=f"debate:{debate.id}:{key}" + (f":{epoch}" if epoch else ""),
             metadata={
                 "debate_id": str(debate.id),
                 "round": turn.round,
@@ -179,7 +183,8 @@ async def ask_one(
             return await ask(principal, fields, options=options)
         except HelixError as exc:
             epoch += 1
-            if exc.code not in _INTERRUPTED or epoch >= EPOCHS_MAX:
+            known = exc.code in _INTERRUPTED or exc.code == _ASKED_OTHERWISE
+            if not known or epoch >= EPOCHS_MAX:
                 raise
 
 
@@ -189,7 +194,7 @@ async def most_usd(price: Price, turn: Turn) -> Decimal:
     A token has at least one byte, so the prompt has at most as many tokens as bytes.
     """
     prompt = sum(_MESSAGE_TOKENS + len(m["content"].encode()) for m in turn.messages)
-    output = turn.fields.get("max_tokens", 0)
+    output = max((turn.fields[name] for name in MAX_TOKENS_FIELDS & turn.fields.keys()), default=0)
     if turn.kind is Kind.VOTE:
         again = prompt + 5 * output + len(msgspec.json.encode(turn.messages))
         prompt, output = prompt + again, 2 * output

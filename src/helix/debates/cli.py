@@ -1,21 +1,16 @@
-"""`helix debates`: list, show, watch, transcript, cancel, value, strategies, code; start one."""
+"""`helix debates`: list, show, watch, transcript, cancel, value, strategies, code."""
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import uuid4
 
-import msgspec
 import typer
 
 from helix.core.clock import SystemClock
-from helix.core.config import load_settings
 from helix.core.db import Connection
-from helix.core.errors import Misuse
 from helix.debates import service
 from helix.debates.code import Repositories
 from helix.debates.command import (
@@ -26,19 +21,16 @@ from helix.debates.command import (
     counted,
     line,
     one_transaction,
-    payer,
     say,
     table,
 )
-from helix.debates.policy import read_spec
 from helix.debates.show import Teller, closing
-from helix.debates.testing import run_tests
+from helix.debates.testing import TIMEOUT_S, run_tests
 from helix.debates.transcript import as_json as debate_json
 from helix.debates.transcript import as_markdown, paid
-from helix.debates.types import Code, Debate, DebateId, DebateSpec, Protocol, Status
-from helix.debates.voting import Method
+from helix.debates.types import Code, Debate, DebateId, Status
 
-__all__ = ["app", "follow", "main", "main_debate", "one"]
+__all__ = ["app", "follow", "main"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-one = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 WATCH_S = 0.2
 Limit = Annotated[int, typer.Option(min=1, max=service.PAGE_MAX, help="Most rows shown.")]
@@ -64,123 +55,6 @@ _VALUE = (
 def main(args: list[str]) -> None:
     """Run `helix debates …`."""
     app(args, prog_name="helix debates")
-
-
-def main_debate(args: list[str]) -> None:
-    """Run `helix debate TOPIC`."""
-    one(args, prog_name="helix debate")
-
-
-@one.command()
-def debate(  # noqa: PLR0917 - options, given by name
-    topic: Annotated[str, typer.Argument(help="What is asked.")],
-    model: Annotated[
-        list[str] | None, typer.Option(help="provider/model of a participant; twice or more.")
-    ] = None,
-    position: Annotated[
-        list[str] | None, typer.Option(help="What is voted on; default: the participants.")
-    ] = None,
-    panel: Annotated[str | None, typer.Option(help="Begin with this stored panel.")] = None,
-    file: Annotated[
-        Path | None, typer.Option(help="Begin with this JSON file, a DebateSpec without topic.")
-    ] = None,
-    protocol: Annotated[Protocol | None, typer.Option(help="Who speaks when.")] = None,
-    method: Annotated[Method | None, typer.Option(help="How votes are counted.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, max=20, help="Rounds at most.")] = None,
-    judge: Annotated[str | None, typer.Option(help="provider/model of the judge.")] = None,
-    synthesizer: Annotated[str | None, typer.Option(help="Who writes the conclusion.")] = None,
-    check: Annotated[list[str] | None, typer.Option(help="A validation pass to make.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Most dollars it may cost.")] = None,
-    expected: Annotated[str | None, typer.Option(help="The right position, if known.")] = None,
-    repository: Annotated[
-        Path | None, typer.Option(help="Git repository it is about, below a configured root.")
-    ] = None,
-    base: Annotated[str | None, typer.Option(help="Revision to hold its HEAD against.")] = None,
-    email: Annotated[
-        str | None, typer.Option("--user", help="Account that pays; default: the first admin.")
-    ] = None,
-    detach: Annotated[bool, typer.Option(help="Do not watch; print the id.")] = False,
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Have models debate a question, watch them, and see whether it paid."""
-    given: dict[str, Any] = _read_file(file)
-    given["topic"] = topic
-    if model:
-        given["participants"] = _participants(model)
-    if check:
-        given["validation"] = {"passes": check}
-    if budget is not None:
-        given["limits"] = {**given.get("limits", {}), "budget_usd": budget}
-    if method is not None:
-        given["voting"] = {**given.get("voting", {}), "method": method.value}
-    if repository is not None:
-        given["code"] = {"repository": str(repository.resolve()), "base": base}
-    plain = {
-        "positions": position, "protocol": protocol and protocol.value, "rounds": rounds,
-        "judge": judge, "synthesizer": synthesizer, "expected": expected,
-    }  # fmt: skip
-    given |= {name: told for name, told in plain.items() if told}
-
-    async def begin(conn: Connection) -> Debate:
-        user_id = await payer(conn, email)
-        spec = await _spec(conn, user_id, panel, given)
-        if spec.code is not None:
-            roots = load_settings(os.environ, home=home).debate_code_root_list
-            Repositories(roots).locate(spec.code.repository)
-        return await service.start(
-            conn,
-            spec=spec,
-            debate_id=DebateId(uuid4()),
-            created_by=user_id,
-            now=SystemClock().now(),
-            panel=panel,
-        )
-
-    started = one_transaction(home, begin)
-    if detach:
-        line({"id": started.id}) if as_json else print(started.id)
-        return
-    say(f"debate {started.id}; Ctrl-C stops watching, not the debate")
-    connected(home, lambda conn: follow(conn, started.id, as_json=as_json))
-
-
-def _read_file(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        told = msgspec.json.decode(file.read_bytes())
-    except (OSError, msgspec.DecodeError) as exc:
-        raise Misuse(f"--file {file}: {exc}") from exc
-    if not isinstance(told, dict):
-        raise Misuse(f"--file {file}: it must hold a JSON object")
-    return told
-
-
-def _participants(models: list[str]) -> list[dict[str, str]]:
-    if len(models) == 1:
-        raise Misuse("a debate needs two participants or more: give --model again")
-    names = [model.rpartition("/")[2][:90] for model in models]
-    return [
-        {"name": name if names.count(name) == 1 else f"{name} {n}", "model": model}
-        for n, (name, model) in enumerate(zip(names, models, strict=True), 1)
-    ]
-
-
-async def _spec(
-    conn: Connection, user_id: Any, panel: str | None, given: dict[str, Any]
-) -> DebateSpec:
-    told: dict[str, Any] = {}
-    if panel is not None:
-        found = await service.get_panel(conn, user_id=user_id, kind="debate", name=panel)
-        told = found.config
-    told = {**told, **given}
-    if "participants" not in told:
-        raise Misuse(
-            "who debates? give --model provider/model twice or more, --panel or --file; "
-            "`helix models list` shows what there is"
-        )
-    return read_spec(told)
 
 
 async def follow(conn: Connection, debate_id: DebateId, *, as_json: bool) -> None:
@@ -379,6 +253,9 @@ def code(  # noqa: PLR0917 - options, given by name
     test: Annotated[
         str | None, typer.Option(help="Command to run in the repository; its exit tells.")
     ] = None,
+    test_s: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds after which the tests are ended.")
+    ] = TIMEOUT_S,
     home: Home = None,
 ) -> None:
     """Tie a commit of a repository to a debate, with the result of its tests if you run them."""
@@ -386,7 +263,7 @@ def code(  # noqa: PLR0917 - options, given by name
     path = repository.expanduser().resolve()
     found = asyncio.run(Repositories((path,)).read(Code(str(path), revision, base)))
     if test is not None:
-        found = run_tests(found, path, test)
+        found = run_tests(found, path, test, timeout_s=test_s)
 
     async def work(conn: Connection) -> int:
         debate = await service.get(conn, debate_id=debate_id)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from helix.debates.errors import RepositoryRefused
@@ -47,15 +48,19 @@ class Repositories:
         asked = Path(repository)
         tried = [asked] if asked.is_absolute() else [root / asked for root in self._roots]
         for path in tried:
-            real = path.resolve()
-            inside = any(real == root or root in real.parents for root in self._roots)
-            if inside and ((real / ".git").exists() or (real / "HEAD").is_file()):
-                return real
+            with suppress(OSError, RuntimeError, ValueError):  # no path, a loop of links
+                real = path.resolve()
+                is_one = (real / ".git").exists() or (real / "HEAD").is_file()
+                if self._inside(real) and is_one and all(map(self._inside, _parts_of(real))):
+                    return real
         raise RepositoryRefused(
             "the repository is not below a root that the operator opened to debates "
             "(HELIX_DEBATE_CODE_ROOTS), or is no git repository",
             param="code.repository",
         )
+
+    def _inside(self, real: Path) -> bool:
+        return any(real == root or root in real.parents for root in self._roots)
 
     async def read(self, code: Code) -> CodeVersion:
         """Read a commit and what it changed. Raises RepositoryRefused, also for no such revision.
@@ -128,7 +133,32 @@ class Repositories:
         return told.decode(errors="replace")
 
 
-_DIFF = ("--no-ext-diff", "--no-textconv", "--no-color")
+_DIFF = ("--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
+_FILE_CHARS_MAX = 4_096
+_READ = ("HEAD", "config", "objects", "packed-refs", "refs")
+
+
+def _parts_of(real: Path) -> list[Path]:
+    """Return the real paths of all that git would read a repository from.
+
+    `.git` may be a link, or a file that names a directory; that may name a common one; and what is
+    in them may be links, too.
+    """
+    place = real / ".git" if (real / ".git").exists() else real
+    if place.is_file():
+        place = real / _named_in(place).removeprefix("gitdir:").strip()
+    places = [place.resolve()]
+    if (place / "commondir").is_file():
+        places.append((place / _named_in(place / "commondir")).resolve())
+    parts = [
+        p / name for p in places for name in ("HEAD", "config", "objects", "packed-refs", "refs")
+    ]
+    return [*places, *(part.resolve() for part in parts)]
+
+
+def _named_in(file: Path) -> str:
+    with file.open(errors="replace") as text:
+        return text.read(_FILE_CHARS_MAX).strip().replace("\x00", "")
 
 
 async def _bounded(process: asyncio.subprocess.Process) -> bytes:

@@ -12,6 +12,7 @@ from helix.core.db import Database
 from helix.core.errors import HelixError
 from helix.debates.asking import OnBehalf
 from helix.debates.code import Repositories
+from helix.debates.defaults import choose, default_ensemble, places_of
 from helix.debates.engine import Engine
 from helix.debates.ensembles import Ensembles
 from helix.debates.jobs import register
@@ -53,8 +54,15 @@ class Debates:
             repositories=repositories,
             clock=clock,
         )
-        gateway.add_virtual("ensemble", Ensembles(db, weight_of=self.weight_of))
-        gateway.add_virtual("debate", DebateModels(db, self._watch, clock))
+        ensembles = Ensembles(
+            db, weight_of=self.weight_of, default=lambda: default_ensemble(self.choose)
+        )
+        gateway.add_virtual("ensemble", ensembles)
+        gateway.add_virtual("debate", DebateModels(db, self._watch, clock, choose=self.choose))
+
+    def choose(self) -> list[str]:
+        """Return who takes part where nobody is named; see defaults.py."""
+        return choose(places_of(self._providers))
 
     def register(self, registry: TaskRegistry) -> None:
         """Register the tasks of debates; before the worker starts."""
@@ -67,6 +75,7 @@ class Debates:
             identify,
             watch=self._watch,
             repositories=self._repositories,
+            choose=self.choose,
             clock=self._clock,
         )
 

@@ -157,6 +157,8 @@ class _Held:
     ctx: TaskContext
     debate: Debate
     principal: Principal | None = None
+    claimed: int = 0
+    """Calls recorded, and those that the step under way may make: at most limits.calls."""
 
     async def to_the_end(self) -> dict[str, Any]:
         while True:
@@ -417,6 +419,7 @@ class _Held:
     async def _ask(self, turns: Sequence[Turn]) -> None:
         """Have turns taken, all at once; what was answered is recorded even if another's fails."""
         await self._allowed(turns)
+        self.claimed = self.debate.calls + len(turns)
         principal = await self._principal()
         done = await asyncio.gather(
             *(self._turn(principal, turn) for turn in turns), return_exceptions=True
@@ -552,7 +555,8 @@ class _Held:
         weight = as_stored(self.debate.weights.get(turn.participant, Fraction(1)))
         told, spoilt = found.completion, None
         ballot, refusal = self._ballot(told, weight)
-        if ballot is None:
+        if ballot is None and self.claimed < self.debate.spec.limits.calls:
+            self.claimed += 1
             spoilt = (told, refusal or "")
             told = await self._ask_again(principal, turn, found, spoilt, timeout_s)
             if told is not spoilt[0]:

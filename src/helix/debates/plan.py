@@ -11,6 +11,8 @@ committed by its own. Asked again with the same debate, `next_step` says the sam
 calls of a step are recorded, it names the rest. So a debate goes on wherever it was broken off.
 """
 
+import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -59,6 +61,7 @@ __all__ = [
     "without_calls",
 ]
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/-]{0,99}")
 SPEAKERS_MIN = 2
 """A round in which fewer spoke is no debate: it fails."""
 
@@ -89,8 +92,15 @@ class Turn:
 
     @property
     def key(self) -> str:
-        """What tells it from every other turn of the debate."""
-        return f"{self.round}:{self.kind.value}:{self.participant}"
+        """What tells it from every other turn of the debate, in at most 150 plain characters.
+
+        A name that is long, or holds what a key cannot or what parts of a key are told apart by,
+        stands there as its hash.
+        """
+        name = self.participant
+        if not _PLAIN_NAME.fullmatch(name):
+            name = "~" + hashlib.sha256(name.encode()).hexdigest()[:32]
+        return f"{self.round}:{self.kind.value}:{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,7 +496,7 @@ def _multipass(debate: Debate) -> dict[str, Any] | None:
                 "failed": sum(1 for v in found if v.passed is False),
                 "unreadable": sum(1 for v in found if v.passed is None),
             }
-            for name, found in debate.verdicts.items()
+            for name, found in debate.checked
         ],
         "passed": passed,
         "failed": failed,

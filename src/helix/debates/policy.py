@@ -26,6 +26,7 @@ from helix.debates.types import (
 from helix.debates.voting import Outcome, count
 
 __all__ = [
+    "MAX_TOKENS_FIELDS",
     "SAME_ANSWER",
     "agreed_share",
     "ballot_weight",
@@ -33,6 +34,7 @@ __all__ = [
     "confidence_of",
     "convergence",
     "four_places",
+    "holds_nul",
     "majority_of",
     "outcome_of",
     "read_spec",
@@ -54,6 +56,8 @@ _PLACES = Decimal("0.0001")
 _WEIGHT_MAX = Decimal("999.99")
 _METADATA_BYTES_MAX = 20_000
 _FIELDS_BYTES_MAX = 20_000
+MAX_TOKENS_FIELDS = frozenset({"max_tokens", "max_completion_tokens"})
+MAX_TOKENS_MAX = 100_000
 _FIELDS_OURS = frozenset({"messages", "model", "stream", "n", "tools", "tool_choice"})
 
 
@@ -84,6 +88,8 @@ def check_spec(spec: DebateSpec) -> None:
         raise BadDebate("positions must be none, or two or more that differ", param="positions")
     for member in spec.participants:
         _check_participant(member, spec)
+    if len(set(spec.validation.passes)) != len(spec.validation.passes):
+        raise BadDebate("two validation passes are the same", param="validation.passes")
     if spec.protocol is Protocol.JUDGE and spec.judge is None:
         raise BadDebate("the protocol `judge` needs the model of the judge", param="judge")
     if spec.protocol is Protocol.CRITIC_DEFENDER:
@@ -93,7 +99,7 @@ def check_spec(spec: DebateSpec) -> None:
     if spec.expected is not None and spec.expected not in spec.positions:
         raise BadDebate("expected must be one of the positions", param="expected")
     for name, share in (("agreement", spec.stop.agreement), ("convergence", spec.stop.convergence)):
-        if share is not None and not 0 <= share <= 1:
+        if share is not None and not (share.is_finite() and 0 <= share <= 1):
             raise BadDebate(f"stop.{name} is 0 to 1", param=f"stop.{name}")
     budget = spec.limits.budget_usd
     if budget is not None and not (budget.is_finite() and budget >= 0):
@@ -104,13 +110,22 @@ def check_spec(spec: DebateSpec) -> None:
     for model in others:
         if model is not None and model.startswith(_VIRTUAL):
             raise BadDebate(f"{model!r}: only real models can take part", param="participants")
-    if "\x00" in msgspec.json.encode(spec).decode() or "\\u0000" in str(spec):
+    if holds_nul(msgspec.to_builtins(spec)):
         raise BadDebate("a text holds U+0000, which PostgreSQL cannot keep")
+
+
+def holds_nul(value: object) -> bool:
+    """Say whether a text anywhere in decoded JSON holds U+0000."""
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, Mapping):
+        return any(holds_nul(one) for pair in value.items() for one in pair)
+    return isinstance(value, list | tuple) and any(map(holds_nul, value))
 
 
 def _check_participant(member: Participant, spec: DebateSpec) -> None:
     where = f"participants.{member.name}"
-    if not 0 <= member.weight <= _WEIGHT_MAX:
+    if not (member.weight.is_finite() and 0 <= member.weight <= _WEIGHT_MAX):
         raise BadDebate(f"{where}: the weight is 0 to {_WEIGHT_MAX}", param="participants")
     if spec.positions and member.position is not None and member.position not in spec.positions:
         raise BadDebate(f"{where}: its position is none of the positions", param="participants")
@@ -118,6 +133,13 @@ def _check_participant(member: Participant, spec: DebateSpec) -> None:
         raise BadDebate(f"{where}: fields have at most {_FIELDS_BYTES_MAX} bytes")
     if ours := sorted(_FIELDS_OURS & member.fields.keys()):
         raise BadDebate(f"{where}: fields may not hold {', '.join(ours)}", param="participants")
+    for field in MAX_TOKENS_FIELDS & member.fields.keys():
+        most = member.fields[field]
+        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MAX_TOKENS_MAX:
+            raise BadDebate(f"{where}: {field} is 1 to {MAX_TOKENS_MAX}", param="participants")
+    own = member.fields.get("helix", {})
+    if not isinstance(own, dict) or own.keys() - {"mock"}:
+        raise BadDebate(f"{where}: of helix, fields may hold mock alone", param="participants")
     for model in (member.model, *member.substitutes):
         if model.startswith(_VIRTUAL):
             raise BadDebate(f"{where}: only real models can take part, not {model!r}")

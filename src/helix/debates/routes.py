@@ -1,7 +1,6 @@
 """/api/debates and /api/panels: start debates, read them, watch them live, call them off."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
@@ -10,11 +9,13 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from helix.accounts import Principal, UserRole
+from helix.core import sse
 from helix.core.clock import Clock
 from helix.core.db import Database, Role
 from helix.core.errors import BadInput, Forbidden
 from helix.debates import service
 from helix.debates.code import Repositories
+from helix.debates.defaults import Choose, fill_json
 from helix.debates.panels import read_panel
 from helix.debates.policy import read_spec
 from helix.debates.transcript import as_json, as_markdown
@@ -24,8 +25,6 @@ from helix.debates.watch import Watch
 __all__ = ["build_router"]
 
 BODY_BYTES_MAX = 1_000_000
-KEEP_ALIVE_S = 15.0
-STREAM_S_MAX = 3_600.0
 _LAST = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
 _JSON = "application/json"
 
@@ -36,6 +35,7 @@ def build_router(
     *,
     watch: Watch,
     repositories: Repositories,
+    choose: Choose,
     clock: Clock,
 ) -> APIRouter:
     """Return the routes. `identify` authenticates a request and checks the scope `debates`."""
@@ -47,8 +47,11 @@ def build_router(
 
     @api.post("/debates", status_code=201)
     async def begin(request: Request, caller: Caller) -> Response:
-        """Start a debate; it runs in the background. The body is a DebateSpec."""
-        spec = read_spec(await _body(request))
+        """Start a debate; it runs in the background. The body is a DebateSpec.
+
+        Without participants the best models there are take part.
+        """
+        spec = read_spec(fill_json(await _body(request), choose))
         if spec.code is not None:
             repositories.locate(spec.code.repository)
         async with work(caller) as conn:
@@ -143,31 +146,28 @@ def build_router(
         async with work(caller) as conn:
             await service.get(conn, debate_id=DebateId(debate_id))
 
-        async def told() -> AsyncIterator[bytes]:
-            yield b": watching\n\n"
-            at, loop = after, asyncio.get_running_loop()
-            end_at = loop.time() + STREAM_S_MAX
-            while loop.time() < end_at:
-                async with work(caller) as conn:
-                    found = await service.events_of(conn, debate_id=DebateId(debate_id), after=at)
-                    debate = None if found else await service.get(
-                        conn, debate_id=DebateId(debate_id))  # fmt: skip
-                for event in found:
-                    at = event.sequence
-                    data = msgspec.json.encode(event).decode()
-                    kind = event.event_type.value
-                    yield f"id: {at}\nevent: {kind}\ndata: {data}\n\n".encode()
-                    if event.event_type in _LAST:
-                        return
-                if debate is not None and debate.completed_at is not None:
-                    return
-                if not found and not await watch.wait(
-                    DebateId(debate_id), after=at, timeout_s=KEEP_ALIVE_S
-                ):
-                    yield b": still here\n\n"
+        at = after
+
+        async def read() -> tuple[list[sse.Told], bool]:
+            nonlocal at
+            async with work(caller) as conn:
+                found = await service.events_of(conn, debate_id=DebateId(debate_id), after=at)
+                if not found:
+                    debate = await service.get(conn, debate_id=DebateId(debate_id))
+                    return [], debate.completed_at is not None
+            at = found[-1].sequence
+            told = [
+                sse.Told(str(e.sequence), e.event_type.value, msgspec.json.encode(e)) for e in found
+            ]
+            return told, found[-1].event_type in _LAST
+
+        async def wait(timeout_s: float) -> None:
+            await watch.wait(DebateId(debate_id), after=at, timeout_s=timeout_s)
 
         return StreamingResponse(
-            told(), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            sse.follow(read, wait=wait),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
         )
 
     @api.get("/panels")

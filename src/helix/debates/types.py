@@ -379,6 +379,12 @@ class Debate:
     multipass_result: dict[str, Any] | None = None
     error: str | None = None
 
+    @property
+    def checked(self) -> list[tuple[str, tuple[Verdict, ...]]]:
+        """What each validation pass found, in the order of the passes, whichever came first."""
+        passes = self.spec.validation.passes
+        return [(name, self.verdicts[name]) for name in passes if name in self.verdicts]
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:

@@ -5,7 +5,7 @@ the request that is answered here; that request itself costs nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,13 +14,14 @@ from helix.accounts import Principal, Scope, ScopeMissing
 from helix.core.clock import Clock
 from helix.core.db import Database, Role
 from helix.core.errors import BadInput
+from helix.debates.defaults import DEFAULT, Choose, fill
 from helix.debates.ensembles.virtual import pieces_of
 from helix.debates.errors import DebateEnded, DebateFailed, PanelNotFound
 from helix.debates.policy import read_spec
 from helix.debates.service import cancel, find_for_request, get, get_panel, list_panels, start
 from helix.debates.types import ENDED, Debate, DebateId, DebateSpec, Status
 from helix.debates.watch import Watch
-from helix.gateway import VirtualCall
+from helix.gateway import Asked, VirtualCall
 from helix.providers import ModelNotFound
 
 __all__ = ["DebateModels"]
@@ -40,11 +41,13 @@ class DebateModels:
         watch: Watch,
         clock: Clock,
         *,
+        choose: Choose,
         new_id: Callable[[], UUID] = uuid4,
     ) -> None:
         self._db = db
         self._watch = watch
         self._clock = clock
+        self._choose = choose
         self._new_id = new_id
 
     async def names(self, principal: Principal) -> list[str]:
@@ -53,9 +56,13 @@ class DebateModels:
             return []
         async with self._db.transaction(Role.APP, tenant=principal.user_id) as conn:
             panels = await list_panels(conn, user_id=principal.user_id, kind="debate")
-        return list(dict.fromkeys(f"{PREFIX}/{panel.name}" for panel in panels))
+        names = [DEFAULT] if self._choose() else []
+        names += [panel.name for panel in panels]
+        return list(dict.fromkeys(f"{PREFIX}/{name}" for name in names))
 
-    async def asks(self, principal: Principal, name: str, fields: Mapping[str, Any]) -> list[str]:
+    async def asks(
+        self, principal: Principal, name: str, fields: Mapping[str, Any]
+    ) -> Sequence[Asked]:
         """Return nothing: each call of the debate reserves for itself. Checks that it may be."""
         await self._spec(principal, name, fields)
         return []
@@ -108,14 +115,18 @@ class DebateModels:
     async def _spec(self, principal: Principal, name: str, fields: Mapping[str, Any]) -> DebateSpec:
         if not principal.allows(Scope.DEBATES):
             raise ScopeMissing(Scope.DEBATES.value)
+        config: Mapping[str, Any] = {}
         async with self._db.transaction(Role.APP, tenant=principal.user_id) as conn:
             try:
                 panel = await get_panel(conn, user_id=principal.user_id, kind="debate", name=name)
+                config = panel.config
             except PanelNotFound as exc:
-                raise ModelNotFound(f"{PREFIX}/{name}") from exc
+                if name != DEFAULT:
+                    raise ModelNotFound(f"{PREFIX}/{name}") from exc
         topic, before = _asked(fields.get("messages"))
-        description = "\n\n".join(t for t in (panel.config.get("description"), before) if t)
-        return read_spec({**panel.config, "topic": topic, "description": description or None})
+        description = "\n\n".join(t for t in (config.get("description"), before) if t)
+        told = {**config, "topic": topic, "description": description or None}
+        return read_spec(fill(told, self._choose))
 
 
 def _asked(messages: Any) -> tuple[str, str]:
@@ -128,7 +139,10 @@ def _asked(messages: Any) -> tuple[str, str]:
     at = max((n for n, (role, text) in enumerate(told) if role == "user" and text), default=None)
     if at is None:
         raise BadInput("a debate needs a message of the user with text", param="messages")
-    before = "\n\n".join(f"{role}: {text}" for role, text in told[:at] if text)
+    # Lines after the first are set in, so that no text can begin a turn of somebody else's.
+    before = "\n\n".join(
+        f"{role}: {text}".replace("\n", "\n  ") for role, text in told[:at] if text
+    )
     return told[at][1][:_TOPIC_CHARS_MAX], before[-_DESCRIPTION_CHARS_MAX // 2 :]
 
 

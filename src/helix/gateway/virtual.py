@@ -14,6 +14,7 @@ from uuid import UUID
 from helix.accounts import Principal
 
 __all__ = [
+    "Asked",
     "CallOptions",
     "Candidates",
     "Completion",
@@ -29,7 +30,9 @@ class CallOptions:
     `idempotency_key` is the caller's, 1 to 255 printable characters: used again with the same
     fields, also after a crash, the recorded answer is returned and no provider is called.
     `metadata` is JSON kept in llm_requests.metadata. `timeout_s` bounds the whole call; None
-    leaves it to the setting total_timeout_s.
+    leaves it to the setting total_timeout_s. `private`: numbers and cost are recorded, the texts of
+    the call are not, so that forgetting them elsewhere leaves none here; not with an idempotency
+    key, whose answer is given again, nor for virtual models, whose candidates are recorded.
     """
 
     project_id: UUID | None = None
@@ -40,6 +43,7 @@ class CallOptions:
     idempotency_key: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float | None = None
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,19 @@ class VirtualCall:
             raise ValueError("the answer of this call is said already")
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call that a virtual model may make, as far as its price depends on it.
+
+    `hears`: answers of so many others stand in its prompt besides the caller's messages.
+    `max_tokens` of its answer, where the handler sets it; None leaves it to the caller's.
+    """
+
+    model: str
+    hears: int = 0
+    max_tokens: int | None = None
+
+
 class VirtualModel(Protocol):
     """A handler of models under one prefix."""
 
@@ -151,8 +168,10 @@ class VirtualModel(Protocol):
         """Return the whole names, prefix too, that this caller may use: for GET /v1/models."""
         ...
 
-    async def asks(self, principal: Principal, name: str, fields: Mapping[str, Any]) -> list[str]:
-        """Return the models that a call of `name` may ask, one entry per upstream call at most.
+    async def asks(
+        self, principal: Principal, name: str, fields: Mapping[str, Any]
+    ) -> Sequence[Asked]:
+        """Return whom a call of `name` may ask, one entry per upstream call at most.
 
         The sum of what these may cost is reserved from the caller's budgets before anything is
         asked. Raises ModelNotFound when there is no `name` for this caller.

@@ -31,7 +31,8 @@ from helix.gateway.recorder import Recorder
 from helix.gateway.sse import Transcript
 from helix.gateway.turn import Cut, Turn
 from helix.gateway.types import CallRequest, Outcome, Settlement
-from helix.gateway.virtual import CallOptions, Completion, VirtualCall, VirtualModel
+from helix.gateway.virtual import Asked, CallOptions, Completion, VirtualCall, VirtualModel
+from helix.gateway.waits import Wait
 from helix.gateway.whole import Wholes
 from helix.providers import ModelNotFound, Plan, Providers, RoutePolicy
 
@@ -107,16 +108,21 @@ class Virtuals:
             found += await handler.names(principal)
         return found
 
-    async def plan(self, principal: Principal, request: CallRequest) -> Plan:
-        """Return the plan of a call: its targets are all that it may ask, one per upstream call."""
+    async def plan(
+        self, principal: Principal, request: CallRequest
+    ) -> tuple[Plan, tuple[Asked, ...]]:
+        """Return the plan of a call: its targets are all that it may ask, one per upstream call.
+
+        With it, in the same order, what the price of each depends on.
+        """
         handler, name = self._handler_of(request)
-        asked = await handler.asks(principal, name, _values(request))
+        asked = tuple(await handler.asks(principal, name, _values(request)))
         targets = []
-        for model in asked:
-            if self.owns(model):
-                raise ModelIsVirtual(model)
-            targets.append((await self._providers.plan(model)).targets[0])
-        return Plan(request.model, tuple(targets), self._policy)
+        for one in asked:
+            if self.owns(one.model):
+                raise ModelIsVirtual(one.model)
+            targets.append((await self._providers.plan(one.model)).targets[0])
+        return Plan(request.model, tuple(targets), self._policy), asked
 
     def _handler_of(self, request: CallRequest) -> tuple[VirtualModel, str]:
         if request.options.ensemble is not None:
@@ -207,7 +213,7 @@ class Virtuals:
             "model": turn.request.model,
         }
         try:
-            async with asyncio.timeout(None) as turn.deadline:
+            with Wait() as turn.deadline:
                 turn.wake()
                 told = handler.answer(call)
                 async for chunk in told:
@@ -280,9 +286,7 @@ class Virtuals:
         now = self._clock.now()
         if call.chosen is not None:
             row, _ = run.candidates[call.chosen]
-            await self._recorder.choose(
-                turn.request_id, call.chosen, now=now, confidence=confidence
-            )
+            await self._recorder.choose(turn.admission, call.chosen, now=now, confidence=confidence)
             self._ending.committed(turn, row)
             return row
         row = self._ending.made_here(

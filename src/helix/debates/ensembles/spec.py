@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import msgspec
 
 from helix.debates.errors import BadPanel
+from helix.debates.policy import holds_nul
 
 __all__ = ["EnsembleSpec", "Member", "Strategy", "read_ensemble"]
 
 _WEIGHT_MAX = Decimal(1_000)
-_FIELDS_OURS = frozenset({"messages", "model", "stream", "n"})
+_FIELDS_OURS = frozenset({"helix", "messages", "model", "n", "stream"})
 _VIRTUAL = ("debate/", "ensemble/")
 _Model = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
@@ -82,7 +83,8 @@ def read_ensemble(raw: bytes | Mapping[str, Any]) -> EnsembleSpec:
     except (msgspec.ValidationError, msgspec.DecodeError) as exc:
         raise BadPanel(f"this is no ensemble: {exc}", param="ensemble") from exc
     for member in spec.members:
-        if member.weight is not None and not 0 <= member.weight <= _WEIGHT_MAX:
+        weight = member.weight
+        if weight is not None and not (weight.is_finite() and 0 <= weight <= _WEIGHT_MAX):
             raise BadPanel(f"{member.model}: the weight is 0 to {_WEIGHT_MAX}", param="members")
         if ours := sorted(_FIELDS_OURS & member.fields.keys()):
             raise BadPanel(f"{member.model}: fields may not hold {', '.join(ours)}")
@@ -93,6 +95,8 @@ def read_ensemble(raw: bytes | Mapping[str, Any]) -> EnsembleSpec:
         raise BadPanel("the strategy best_of needs the model of the judge", param="judge")
     if spec.strategy is Strategy.FUSION and spec.synthesizer is None:
         raise BadPanel("the strategy fusion needs a synthesizer", param="synthesizer")
+    if holds_nul(msgspec.to_builtins(spec)):
+        raise BadPanel("a text holds U+0000, which PostgreSQL cannot keep")
     if spec.quorum is not None and spec.quorum > len(spec.members):
         raise BadPanel("the quorum is larger than the ensemble", param="quorum")
     if spec.hedge_ms is not None and spec.strategy is not Strategy.FIRST_GOOD:

@@ -32,38 +32,56 @@ from helix.debates.errors import NobodyAnswered, PanelNotFound
 from helix.debates.service import get_panel, list_panels
 from helix.debates.store import learned_weights
 from helix.debates.voting import BallotRefused
-from helix.gateway import Completion, VirtualCall
+from helix.gateway import Asked, Completion, VirtualCall
 from helix.providers import ModelNotFound
 
 __all__ = ["INLINE_FIELD", "Ensembles", "WeightsOf", "pieces_of"]
 
 PREFIX = "ensemble"
+_DEFAULT = "default"
 INLINE_FIELD = "helix_ensemble"
 """The field in which the gateway hands on `extra_body.helix.ensemble`."""
 _PIECE_CHARS = 64
+_MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 
 WeightsOf = Callable[[str], Awaitable[Decimal | None]]
 """The weight of a model's provider in the registry, by the model's name; None if not known."""
 
 
 class Ensembles:
-    """Answers the models `ensemble/…`; see gateway.VirtualModel."""
+    """Answers the models `ensemble/…`; see gateway.VirtualModel.
 
-    def __init__(self, db: Database, *, weight_of: WeightsOf) -> None:
+    `default` gives `ensemble/default` where no panel of that name is stored.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        weight_of: WeightsOf,
+        default: Callable[[], EnsembleSpec | None] = lambda: None,
+    ) -> None:
         self._db = db
         self._weight_of = weight_of
+        self._default = default
 
     async def names(self, principal: Principal) -> list[str]:
         """Return the ensembles this caller may call."""
         async with self._db.transaction(Role.APP, tenant=principal.user_id) as conn:
             panels = await list_panels(conn, user_id=principal.user_id, kind="ensemble")
-        return list(dict.fromkeys(f"{PREFIX}/{panel.name}" for panel in panels))
+        names = [_DEFAULT] if self._default() is not None else []
+        names += [panel.name for panel in panels]
+        return list(dict.fromkeys(f"{PREFIX}/{name}" for name in names))
 
-    async def asks(self, principal: Principal, name: str, fields: Mapping[str, Any]) -> list[str]:
-        """Return every model a call may ask, once per call: members, judge or synthesizer."""
+    async def asks(
+        self, principal: Principal, name: str, fields: Mapping[str, Any]
+    ) -> Sequence[Asked]:
+        """Return every call there may be: the members', the judge's or the synthesizer's."""
         spec = await self._spec(principal, name, fields)
-        after = [spec.asked_after] if spec.asked_after is not None else []
-        return [member.model for member in spec.members] + after
+        asked = [Asked(m.model, max_tokens=_own_max_tokens(m.fields)) for m in spec.members]
+        if spec.asked_after is not None:
+            asked.append(Asked(spec.asked_after, hears=len(spec.members)))
+        return asked
 
     async def answer(self, call: VirtualCall) -> AsyncIterator[dict[str, Any]]:
         """Ask the members, choose, and tell the answer."""
@@ -85,7 +103,10 @@ class Ensembles:
             try:
                 panel = await get_panel(conn, user_id=principal.user_id, kind="ensemble", name=name)
             except PanelNotFound as exc:
-                raise ModelNotFound(f"{PREFIX}/{name}") from exc
+                built = self._default() if name == _DEFAULT else None
+                if built is None:
+                    raise ModelNotFound(f"{PREFIX}/{name}") from exc
+                return built
         return read_ensemble(panel.config)
 
     async def _weights(self, principal: Principal, spec: EnsembleSpec) -> dict[int, Fraction]:
@@ -105,6 +126,12 @@ class Ensembles:
             rate = rates.get(member.model, Fraction(1)) if member.weight_learned else Fraction(1)
             found[number] = Fraction(own if own is not None else 1) * rate
         return found
+
+
+def _own_max_tokens(fields: Mapping[str, Any]) -> int | None:
+    """Return how long a member may answer by its own fields; what is no number is refused later."""
+    own = [fields[name] for name in _MAX_TOKENS if isinstance(fields.get(name), int)]
+    return max(own, default=None)
 
 
 def pieces_of(text: str, message: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -268,7 +295,7 @@ class _Gathering:
 
 def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return those fields of the caller's that a judge or synthesizer is to have too."""
-    wanted = ("max_tokens", "max_completion_tokens", "seed")
+    wanted = (*_MAX_TOKENS, "seed")
     return {name: fields[name] for name in wanted if name in fields}
 
 
