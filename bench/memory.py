@@ -25,8 +25,9 @@ from helix.core.clock import SystemClock
 from helix.core.config import load_settings
 from helix.core.db import Database, PoolLimits, Role, connect
 from helix.core.instance import make_home
-from helix.memory import Memories, NewMemory, choose_embedder
+from helix.memory import Memories, NewMemory
 from helix.operations import EmbeddedPostgres, upgrade
+from helix.retrieval import choose_embedder
 
 DEPTHS = (5, 10, 20)
 ADVERSARIAL = 5
@@ -55,7 +56,7 @@ async def store_turns(memories: Memories, user_id: UUID, talk: Conversation) -> 
                 NewMemory(
                     turn.text.strip() or "…",
                     memory_type="event",
-                    speaker=turn.speaker,
+                    speaker=turn.speaker or None,
                     conversation_id=sessions[turn.session],
                     valid_from=turn.at,
                 )

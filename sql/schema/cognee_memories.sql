@@ -169,7 +169,7 @@ CREATE INDEX memory_relations_memory_id_idx ON memory_relations (memory_id) WHER
 CREATE TRIGGER memory_relations_set_updated_at BEFORE UPDATE ON memory_relations FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- memory_embeddings: one row per memory and embedding model. Written after the memory is committed; rebuilt, never merged;
+-- memory_embeddings: one row per memory, part of its text and embedding model. Written after the memory is committed; rebuilt, never merged;
 -- goes with its memory. Partitioned by dimension: each partition holds vectors of one length (checked), so a new model is a
 -- row in embedding_config, and a new length at most a new partition; no code names either. halfvec: half the bytes, and the
 -- same order of hits. No vector index by default: inside a tenant the exact scan over memory_embeddings_user_id_idx is right and
@@ -185,8 +185,10 @@ CREATE TABLE memory_embeddings (
     user_id             uuid        NOT NULL,
     embedding           halfvec     NOT NULL,
     created_at          timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT memory_embeddings_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension),
+    part                smallint    NOT NULL DEFAULT 0,
+    CONSTRAINT memory_embeddings_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension, part),
     CONSTRAINT memory_embeddings_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE CASCADE,
+    CONSTRAINT memory_embeddings_part_check CHECK (part >= 0),
     CONSTRAINT memory_embeddings_dimension_check CHECK (vector_dims(embedding) = dimension)
 ) PARTITION BY LIST (dimension);
 
@@ -202,6 +204,7 @@ COMMENT ON COLUMN memory_embeddings.embedding_config_id IS 'Model that made it; 
 COMMENT ON COLUMN memory_embeddings.dimension IS 'Length of the vector; the partition key.';
 COMMENT ON COLUMN memory_embeddings.user_id IS 'Tenant of the memory, copied; no FK, the row goes with its memory.';
 COMMENT ON COLUMN memory_embeddings.embedding IS 'Unit length, 16 bits a number.';
+COMMENT ON COLUMN memory_embeddings.part IS 'Which part of a long text, from 0; the nearest part speaks for the memory.';
 
 -- Which vectors of this model does the tenant have? (exact search inside a tenant)
 CREATE INDEX memory_embeddings_user_id_idx ON memory_embeddings (user_id, embedding_config_id);
@@ -226,6 +229,8 @@ CREATE TABLE memory_search (
     facts           integer      NOT NULL DEFAULT 0,
     speaker         integer      NOT NULL DEFAULT 0,
     version         smallint     NOT NULL,
+    packed          bytea        NOT NULL GENERATED ALWAYS AS
+        (helix_pack_text(memory_id, coalesce(conversation_id, session_id, memory_id), valid_from, facts, speaker, terms)) STORED,
     CONSTRAINT memory_search_pkey PRIMARY KEY (memory_id),
     CONSTRAINT memory_search_memory_id_fkey FOREIGN KEY (memory_id) REFERENCES memories (id) ON DELETE CASCADE,
     CONSTRAINT memory_search_version_check CHECK (version >= 1)
@@ -238,13 +243,14 @@ COMMENT ON COLUMN memory_search.terms IS 'CRC-32 of each stem, in the order of t
 COMMENT ON COLUMN memory_search.facts IS 'Bits of what the text has: 1 question, 2 number, 4 time, 8 place, 16 name, 32 reason, 64 plan, 128 picture, 256 first person, 512 feeling, 1024 quotation.';
 COMMENT ON COLUMN memory_search.speaker IS 'CRC-32 of the first word of the speaker''s name, 0: nobody.';
 COMMENT ON COLUMN memory_search.version IS 'Version of the analysis; older ones are made anew by `helix memory reindex`.';
+COMMENT ON COLUMN memory_search.packed IS 'Derived: what a search reads of this row, as one value (helix_pack_text).';
 
 -- Which memories may this tenant find? (search inside a tenant; how many are there?)
 CREATE INDEX memory_search_user_id_idx ON memory_search (user_id);
 -- Which stand just before and after this one in its conversation?
 CREATE INDEX memory_search_conversation_idx ON memory_search (conversation_id, valid_from, memory_id) WHERE conversation_id IS NOT NULL;
--- Which hold this term? (candidates in a tenant of more than 10,000 memories)
-CREATE INDEX memory_search_terms_idx ON memory_search USING gin (terms);
+-- Which of this tenant hold this term? (candidates in a tenant of more than 10,000 memories)
+CREATE INDEX memory_search_terms_idx ON memory_search USING gin (helix_scoped_terms(user_id, terms));
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- memory_uses: one row per memory that was put into a request. Written by whoever assembled the request, with it. Numbers
@@ -450,3 +456,34 @@ CREATE INDEX rag_knowledge_project_id_idx ON rag_knowledge (project_id) WHERE pr
 CREATE INDEX rag_knowledge_embedding_config_id_idx ON rag_knowledge (embedding_config_id) WHERE embedding_config_id IS NOT NULL;
 
 CREATE TRIGGER rag_knowledge_set_updated_at BEFORE UPDATE ON rag_knowledge FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- knowledge_tombstones: one row per document that was removed. Written by a trigger with the removal and never removed: a restored backup
+-- is cleansed with it, projections read it to erase their copies. Ids only, so it outlives its user.
+-- ---------------------------------------------------------------------------------------------------------------------
+CREATE TABLE knowledge_tombstones (
+    document_id uuid        NOT NULL,
+    user_id     uuid,
+    removed_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT knowledge_tombstones_pkey PRIMARY KEY (document_id)
+);
+
+COMMENT ON TABLE knowledge_tombstones IS 'Ids of removed documents: what a restored backup and every projection must not hold.';
+COMMENT ON COLUMN knowledge_tombstones.document_id IS 'Joined rag_knowledge; no FK, the document is gone.';
+COMMENT ON COLUMN knowledge_tombstones.user_id IS 'Tenant it was of, NULL for everybody''s; no FK, the record outlives the user.';
+
+-- Which documents did this tenant remove?
+CREATE INDEX knowledge_tombstones_user_id_idx ON knowledge_tombstones (user_id);
+-- What was removed since? (restores, projections)
+CREATE INDEX knowledge_tombstones_removed_at_idx ON knowledge_tombstones (removed_at);
+
+-- SECURITY DEFINER because who removes an account or a shared document need not see the tombstones of its tenant.
+CREATE FUNCTION knowledge_record_removed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    INSERT INTO public.knowledge_tombstones (document_id, user_id) SELECT g.id, g.user_id FROM gone AS g ON CONFLICT (document_id) DO NOTHING;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION knowledge_record_removed() IS 'Trigger: documents that go leave tombstones, without text.';
+REVOKE EXECUTE ON FUNCTION knowledge_record_removed() FROM PUBLIC;
+CREATE TRIGGER knowledge_record_removed AFTER DELETE ON rag_knowledge REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION knowledge_record_removed();

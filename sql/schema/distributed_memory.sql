@@ -342,7 +342,7 @@ CREATE TABLE memory_peers (
     CONSTRAINT memory_peers_node_id_key UNIQUE (node_id)
 );
 COMMENT ON TABLE memory_peers IS 'Other nodes to exchange memories with: address and key. No user data.';
-COMMENT ON COLUMN memory_peers.credentials IS 'API key of scope admin on that node, encrypted and bound to this row (docs/adr/0009).';
+COMMENT ON COLUMN memory_peers.credentials IS 'Ciphertext, bound to this row, of an API key of scope admin on that node. Never shown.';
 COMMENT ON COLUMN memory_peers.key_id IS 'Key of the keyring that opens the credentials.';
 COMMENT ON COLUMN memory_peers.node_id IS 'What the node calls itself; NULL until it has answered once.';
 CREATE TRIGGER memory_peers_set_updated_at BEFORE UPDATE ON memory_peers FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();

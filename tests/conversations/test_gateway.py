@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -100,6 +100,10 @@ async def test_a_context_reaches_the_provider_and_is_recorded(talk: Talk) -> Non
         ({"session": ""}, "helix.session"),
         ({"session": "x", "context": {"budget": 1}}, "helix.context"),
         ({"context": True}, "helix.context"),
+        ({"memory": True}, "helix.memory"),
+        ({"session": "x", "memory": True, "context": {"memories": 0}}, "helix.memory"),
+        ({"session": "x", "memory": True, "context": {"strategy": "recent"}}, "helix.memory"),
+        ({"session": "x", "memory": "yes"}, "helix.memory"),
         ({"session": "x", "context": {"budget_tokens": 2}}, "helix.context.budget_tokens"),
     ],
 )
@@ -109,3 +113,29 @@ async def test_options_that_make_no_sense_are_refused(
     refused = await talk.stack.chat(helix=helix)
     assert (refused.status, refused.error["param"]) == (400, param)
     assert await talk.stack.count("llm_requests") == 0
+
+
+async def test_memory_is_asked_for_or_left_out_by_one_word(stack: Stack) -> None:  # noqa: F811
+    asked: list[int] = []
+
+    async def search(_user_id: UUID, _query: str, count: int) -> list[conversations.Recalled]:
+        asked.append(count)
+        return [conversations.Recalled(str(uuid4()), "Ada lives in Turin.", 0.9)]
+
+    domain = conversations.build(
+        stack.db,
+        Settings(),
+        read=gateway.request_messages,
+        read_answer=gateway.answer_message,
+        search_memories=search,
+    )
+    stack.gateway.add_before(conversations.before_hook(domain))
+    given = await stack.chat(helix={"session": "a", "memory": True})
+    assert given.status == 200
+    assert asked == [5]
+    assert await stack.owner.fetchval("SELECT memory_enhanced FROM llm_requests") is True
+    left = await stack.chat(helix={"session": "a", "memory": False, "context": True})
+    assert left.status == 200
+    plain = await stack.chat(helix={"session": "a", "memory": False})
+    assert plain.status == 200
+    assert asked == [5]

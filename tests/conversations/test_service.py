@@ -334,6 +334,8 @@ async def test_erasing_leaves_no_word_and_all_figures(
     assert await tables_with(owner, canary) == set()
     assert await owner.fetchval("SELECT count(*) FROM llm_requests WHERE id = $1", request_id) == 1
     assert await owner.fetchval("SELECT count(*) FROM conversation_turns") == 0
+    buried = "SELECT user_id FROM archive_tombstones WHERE request_id = $1"
+    assert await owner.fetchval(buried, request_id) == user_id, "no archive brings it back"
 
 
 async def tables_with(owner: Connection, text: str) -> set[str]:

@@ -73,7 +73,7 @@ class TopicEmbedder:
     provider, model, dimension = "test", "topics", 3
     topics = (("rose", "garden", "flower"), ("pump", "valve", "pressure"), ("tax", "invoice"))
 
-    async def embed(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[Any]]:
+    async def embed(self, texts: Sequence[str], *, user_id: UUID) -> np.ndarray[Any, np.dtype[Any]]:
         rows = [
             [1e-3 + sum(word in text.lower() for word in topic) for topic in self.topics]
             for text in texts

@@ -28,7 +28,7 @@ class HashEmbedder:
         self.model = model
         self.asked: list[str] = []
 
-    async def embed(self, texts: Sequence[str]) -> Array:
+    async def embed(self, texts: Sequence[str], *, user_id: UUID) -> Array:
         self.asked += texts
         out = np.zeros((len(texts), DIMENSION), np.float32)
         for row, text in enumerate(texts):

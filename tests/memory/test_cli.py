@@ -33,7 +33,7 @@ def test_a_memory_is_added_found_shown_and_forgotten(capsys: Capture) -> None:
     assert (again["id"], again["duplicate"]) == (made["id"], True)
     found = memory(capsys, "search", "Where does Ada sail?", *ADA, "--json")
     assert found.json[0]["id"] == made["id"]
-    assert "vectors: none: no embedder is set up" in found.err
+    assert "vectors: none: HELIX_EMBEDDER is none" in found.err
     assert "pair" in memory(capsys, "search", "sails in Porto", *ADA, "--explain").err
     assert memory(capsys, "show", made["id"], *ADA, "--json").json[0]["speaker"] == "Ada"
     planned = memory(capsys, "forget", made["id"], *ADA)

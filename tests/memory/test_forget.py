@@ -7,10 +7,20 @@ from uuid import UUID, uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helix.core.db import Connection, Database
-from helix.memory import MemoryId, Patch, Use, apply_tombstones
-from tests.factories import insert, make_distributed_memory, make_memory_event
+from helix import conversations, knowledge, memory
+from helix.core.clock import SystemClock
+from helix.core.db import Connection, Database, Role
+from helix.memory import Memories, NewMemory, Patch, Sources, Use, apply_tombstones
+from tests.factories import (
+    insert,
+    make_conversation,
+    make_distributed_memory,
+    make_event,
+    make_memory_event,
+)
 from tests.memory.support import HashEmbedder, a_user, contents, memories_on, said
+
+DOCUMENT = {"knowledge_type": "pattern", "title": "A document"}
 
 
 async def tables_with(owner: Connection, word: str) -> list[str]:
@@ -47,7 +57,7 @@ async def test_a_forgotten_canary_is_in_no_table(db: Database, owner: Connection
     )
     await make_memory_event(owner, shared, content=canary, tags=[canary])
     assert len(await tables_with(owner, canary)) >= 4
-    erased = await memories.forget(user_id=user, ids=[added[1].id])
+    erased = list((await memories.forget(user_id=user, ids=[added[1].id])).ids)
     assert sorted(erased) == sorted([added[0].id, added[1].id])
     assert await tables_with(owner, canary) == []
     terms = "SELECT count(*) FROM memory_search WHERE memory_id = ANY($1)"
@@ -76,7 +86,7 @@ async def test_forgetting_all_of_one_user_touches_no_other(db: Database, owner: 
     kept = "SELECT count(*) FROM {} WHERE user_id = $1"
     names = ("memories", "memory_search", "memory_entities", "memory_entity_mentions")
     before = [await owner.fetchval(kept.format(name), ben) for name in names]
-    assert await memories.forget_all(user_id=ada) == 5
+    assert await memories.forget_all(user_id=ada) == (5, 0)
     assert [await owner.fetchval(kept.format(name), ada) for name in names] == [0, 0, 0, 0]
     assert [await owner.fetchval(kept.format(name), ben) for name in names] == before
 
@@ -100,18 +110,49 @@ async def test_what_was_forgotten_is_erased_again_from_a_restored_backup(
     assert await owner.fetchval("SELECT memory_id FROM memory_tombstones") == one.id
 
 
-async def test_the_texts_it_was_made_of_are_erased_first(db: Database, owner: Connection) -> None:
-    user = await a_user(owner)
-    told: list[tuple[UUID, list[MemoryId]]] = []
+async def test_what_memories_were_drawn_from_is_erased_first_when_asked(
+    db: Database, owner: Connection
+) -> None:
+    user, talk, answer = await a_user(owner), uuid4(), uuid4()
+    told: list[tuple[UUID, Sources | None]] = []
 
-    async def erase(of: UUID, ids: object) -> None:
-        told.append((of, list(ids)))  # type: ignore[call-overload]
+    async def erase(of: UUID, sources: Sources | None) -> list[UUID]:
+        told.append((of, sources))
+        return [talk]
 
-    memories = memories_on(db)
-    memories._erase_content = erase
-    [one] = await memories.add(user_id=user, memories=[said("x")])
-    await memories.forget(user_id=user, ids=[one.id])
-    assert told == [(user, [one.id])]
+    memories = Memories(db, None, SystemClock(), erase_content=erase)
+    texts = [NewMemory(t, conversation_id=talk, source_response_id=answer) for t in ("x", "y")]
+    [one, other] = await memories.add(user_id=user, memories=texts)
+    kept = await memories.forget(user_id=user, ids=[one.id])
+    assert (kept.ids, kept.conversations_kept, told) == ((one.id,), (talk,), [])
+    gone = await memories.forget(user_id=user, ids=[other.id], sources=True)
+    assert (gone.ids, gone.conversations_erased, gone.conversations_kept) == (
+        (other.id,), (talk,), (),
+    )  # fmt: skip
+    assert told == [(user, Sources((talk,), (answer,)))]
+    assert await memories.forget_all(user_id=user, sources=True) == (0, 1)
+    assert told[-1] == (user, None)
+
+
+async def test_each_domain_erases_a_users_content_and_nobody_elses(
+    db: Database, owner: Connection
+) -> None:
+    ada, ben = await a_user(owner), await a_user(owner)
+    word = f"Zq{secrets.token_hex(6)}"
+    for user in (ada, ben):
+        await memories_on(db, HashEmbedder()).add(user_id=user, memories=[said(f"{word} sails")])
+        talk = await make_conversation(owner, user_id=user)
+        await make_event(owner, talk, event_data={"role": "user", "content": f"{word} said"})
+        await insert(owner, "rag_knowledge", user_id=user, content=f"{word} read", **DOCUMENT)
+    async with db.transaction(Role.OPERATOR) as conn:
+        assert await memory.erase_user_content(conn, user_id=ada) == 1
+        assert len(await conversations.erase_user_content(conn, user_id=ada)) == 1
+        assert await knowledge.erase_user_content(conn, user_id=ada) == 1
+    for table in ("memories", "conversation_events", "rag_knowledge"):
+        left = await owner.fetch(
+            f"SELECT user_id FROM {table} AS t WHERE t::text LIKE $1", f"%{word}%"
+        )
+        assert [row["user_id"] for row in left] == [ben], table
 
 
 @settings(

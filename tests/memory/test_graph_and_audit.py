@@ -18,7 +18,7 @@ from helix.memory import (
     path_between,
     relations,
 )
-from helix.memory.extraction import extract
+from helix.memory.extraction import Extracted, FoundEntity, FoundRelation, extract
 from helix.memory.jobs import extract_some
 from helix.memory.policy import Candidate, junk_score, near_duplicates
 from helix.memory.types import MemoryId
@@ -198,12 +198,9 @@ async def test_a_models_entities_are_laid_beside_those_of_the_rules(
     memories, user = memories_on(db), await a_user(owner)
     [one] = await memories.add(user_id=user, memories=[said("ada's cat purrs", "Ada")])
 
-    async def model(text: str) -> dict[str, Any]:
-        assert text == "ada's cat purrs"
-        return {
-            "entities": [{"name": "cat", "type": "animal"}],
-            "relations": [{"subject": "Ada", "predicate": "owns", "object": "cat"}],
-        }
+    async def model(whose: UUID, text: str) -> Extracted | None:
+        assert (whose, text) == (user, "ada's cat purrs")
+        return Extracted((FoundEntity("cat", "animal"),), (FoundRelation("Ada", "owns", "cat"),))
 
     assert await extract_some(db, model, user, [one.id]) == 1
     async with memories.unit(user) as conn:

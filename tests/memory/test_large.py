@@ -3,11 +3,11 @@
 from uuid import UUID
 
 import numpy as np
-import pytest
 
-from helix.core.db import Connection, Database
-from helix.memory import build_indexes, near, search, store, vectors
-from helix.memory.types import Vectors
+from helix.core.clock import SystemClock
+from helix.core.db import Connection, Database, Role
+from helix.memory import Memories, build_indexes, near, store
+from helix.retrieval import Vectors, make_model, term_number
 from tests.memory.support import HashEmbedder, a_user, memories_on, said
 
 
@@ -18,17 +18,15 @@ async def many(db: Database, owner: Connection) -> tuple[UUID, Vectors]:
     texts = [f"{words[n % 10]} {words[n // 10 % 10]} item{n}" for n in range(300)]
     await memories.add(user_id=user, memories=[said(text) for text in texts])
     await memories.embed_missing(user_id=user)
-    return user, await vectors.model_of(db, embedder)
+    return user, await make_model(db, embedder, user_id=user)
 
 
-async def test_a_part_gives_what_the_whole_gives(
-    db: Database, owner: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_part_gives_what_the_whole_gives(db: Database, owner: Connection) -> None:
     user, _ = await many(db, owner)
     memories = memories_on(db, HashEmbedder())
     exact = await memories.search(user_id=user, query="boat item210")
-    monkeypatch.setattr(search, "EXACT_MAX", 50)
-    part = await memories_on(db, HashEmbedder()).search(user_id=user, query="boat item210")
+    small = Memories(db, HashEmbedder(), SystemClock(), exact_max=50)
+    part = await small.search(user_id=user, query="boat item210")
     assert (exact.exact, part.exact) == (True, False)
     assert part.hits[0].memory.id == exact.hits[0].memory.id
     same = {h.memory.id for h in exact.hits} & {h.memory.id for h in part.hits}
@@ -40,7 +38,7 @@ async def test_a_large_user_gets_an_index_of_its_own_and_is_found_by_it(
     db: Database, owner: Connection
 ) -> None:
     user, model = await many(db, owner)
-    vector = (await HashEmbedder().embed(["boat item210"]))[0]
+    vector = (await HashEmbedder().embed(["boat item210"], user_id=user))[0]
 
     async def found() -> list[UUID]:
         async with db.transaction(tenant=user) as conn:
@@ -76,8 +74,22 @@ async def test_exact_search_finds_what_arithmetic_finds(db: Database, owner: Con
     )
     kept = np.array([np.fromstring(r["v"].strip("[]"), sep=",") for r in rows])
     for n in range(5):
-        vector = (await HashEmbedder().embed([f"tea snow item{n * 37}"]))[0]
+        vector = (await HashEmbedder().embed([f"tea snow item{n * 37}"], user_id=user))[0]
         order = np.argsort(-(kept @ vector) / np.linalg.norm(kept, axis=1), kind="stable")
         async with db.transaction(tenant=user) as conn:
             found = await near.nearest(conn, user_id=user, model=model, vector=vector, max_count=1)
         assert found == [rows[order[0]]["memory_id"]]
+
+
+async def test_words_are_looked_up_by_an_index_that_holds_one_tenants_rows(
+    db: Database, owner: Connection
+) -> None:
+    user, _ = await many(db, owner)
+    statement = store.QUERIES["term_candidates"]
+    values = {"terms": [store.signed(term_number("boat"))], "user_id": user, "per_term": 5}
+    async with db.transaction(Role.OPERATOR) as conn:
+        await conn.execute("SET LOCAL enable_seqscan = off")
+        rows = await conn.fetch(f"EXPLAIN {statement.sql}", *statement.arguments(values))
+    plan = "\n".join(row[0] for row in rows)
+    assert "memory_search_terms_idx" in plan
+    assert "memory_search_user_id_idx" not in plan

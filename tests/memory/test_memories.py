@@ -58,7 +58,7 @@ async def test_nobody_finds_what_another_remembers(db: Database, owner: Connecti
         await memories.get(user_id=ben, memory_id=own.id)
     with pytest.raises(MemoryNotFound):
         await memories.change(user_id=ben, memory_id=own.id, patch=Patch(content="x"))
-    assert await memories.forget(user_id=ben, ids=[own.id]) == []
+    assert (await memories.forget(user_id=ben, ids=[own.id])).ids == ()
     request = uuid4()
     assert await memories.used(user_id=ben, request_id=request, uses=[Use(own.id)]) == []
     assert (await memories.get(user_id=ada, memory_id=own.id)).content == poison
@@ -98,6 +98,13 @@ async def test_what_cannot_be_kept_is_refused(
     memories, user = memories_on(db), await a_user(owner)
     with pytest.raises(BadMemory):
         await memories.add(user_id=user, memories=[bad])
+
+
+async def test_what_is_over_needs_no_beginning(db: Database, owner: Connection) -> None:
+    memories, user = memories_on(db), await a_user(owner)
+    await memories.add(user_id=user, memories=[said("tea", valid_to=day("2021-01-01"))])
+    (kept,) = await memories.list(user_id=user)
+    assert (kept.valid_from, kept.valid_to) == (day("2021-01-01"), day("2021-01-01"))
 
 
 async def test_filters_narrow_a_search(db: Database, owner: Connection) -> None:
@@ -143,8 +150,9 @@ async def test_search_works_and_says_so_without_vectors(db: Database, owner: Con
     assert await embedding.embed_missing(user_id=user) == 1
     after = await embedding.search(user_id=user, query="boat")
     assert without.vectors == "none: no embedder is set up"
-    assert before.vectors == "none: no memory has a vector yet"
+    assert before.vectors == "none: nothing has a vector of this model yet"
     assert after.vectors == "hash-384"
+    assert (before.unembedded, after.unembedded) == (1, 0)
     assert all(len(found.hits) == 1 for found in (without, before, after))
 
 
@@ -225,9 +233,9 @@ async def test_a_text_forgotten_while_it_is_embedded_gets_no_vector(
     user = await a_user(owner)
 
     class Slow(HashEmbedder):
-        async def embed(self, texts):  # type: ignore[no-untyped-def]
+        async def embed(self, texts, *, user_id):  # type: ignore[no-untyped-def]
             await plain.forget(user_id=user, ids=[one.id])
-            return await super().embed(texts)
+            return await super().embed(texts, user_id=user_id)
 
     plain = memories_on(db)
     [one] = await plain.add(user_id=user, memories=[said("secret")])

@@ -73,7 +73,8 @@ async def test_a_memory_is_added_found_changed_and_forgotten(api: Api) -> None:
     body = {"request_id": request, "uses": [{"memory_id": made["id"], "score": 1.5}]}
     assert (await api.call("me", "POST", "/uses", body))[1] == {"recorded": [made["id"]]}
     assert (await api.call("me", "GET", place))[1]["used_by"][0]["request_id"] == request
-    assert await api.call("me", "DELETE", place) == (200, {"forgotten": [made["id"]]})
+    gone = {"forgotten": [made["id"]], "conversations_erased": [], "conversations_kept": []}
+    assert await api.call("me", "DELETE", place) == (200, gone)
     assert (await api.call("me", "GET", place))[0] == 404
 
 
@@ -103,7 +104,11 @@ async def test_forgetting_everything_must_be_said(api: Api) -> None:
     await api.call("me", "POST", "", {"content": "one"})
     await api.call("other", "POST", "", {"content": "two"})
     assert (await api.call("me", "DELETE", ""))[1]["forgotten"] == 0
-    assert (await api.call("me", "DELETE", "?all=true"))[1] == {"forgotten": 1}
+    assert (await api.call("me", "DELETE", "?all=true"))[1] == {
+        "forgotten": 1,
+        "conversations_erased": 0,
+        "kept": ["conversations (add &sources=true)", "documents"],
+    }
     assert len((await api.call("other", "GET", ""))[1]["data"]) == 1
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
-from helix import conversations, gateway, memory
+from helix import conversations, gateway, memory, providers
 
-__all__ = ["searcher_of", "uses_hook"]
+__all__ = ["searcher_of", "uses_hook", "window_of"]
 
 
 def searcher_of(
@@ -38,3 +38,28 @@ def uses_hook(memories: memory.Memories) -> gateway.AfterHook:
             )
 
     return after
+
+
+def window_of(known: providers.Providers) -> Callable[[str], int | None]:
+    """Return what tells how many tokens a model takes in, by the name a client uses.
+
+    Of a name that several providers have, the smallest window is told: any of them may answer.
+    None where nobody told, and for names of routes and virtual models.
+    """
+
+    def window(name: str) -> int | None:
+        registry = known.registry
+        provider, slash, model = name.partition("/")
+        if slash and provider in registry.providers:
+            pairs = [(provider, model)]
+        else:
+            pairs = [(owner, own) for owner, own in registry.names() if own == name]
+        facts = [
+            known.model_facts(registry.providers[owner], own)
+            for owner, own in pairs
+            if owner in registry.providers
+        ]
+        told = [one.context_window for one in facts if one.context_window is not None]
+        return min(told, default=None)
+
+    return window

@@ -27,7 +27,7 @@ from helix.conversations.fold import decode, encode, fold
 from helix.conversations.hooks import after_hook, before_hook
 from helix.conversations.jobs import enqueue_compression, register_jobs
 from helix.conversations.routes import ConversationCaller, build_router
-from helix.conversations.service import append_events, state_at
+from helix.conversations.service import append_events, erase_user_content, state_at
 from helix.conversations.summarise import Summarise, summariser
 from helix.conversations.turns import ReadMessages, read_chat_messages
 from helix.conversations.types import (
@@ -75,6 +75,7 @@ __all__ = [
     "decode",
     "encode",
     "enqueue_compression",
+    "erase_user_content",
     "fold",
     "read_chat_messages",
     "read_options",

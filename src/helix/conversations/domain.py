@@ -298,6 +298,20 @@ class Conversations:
         async with self.db.transaction(Role.OPERATOR) as conn:
             return await service.erase(conn, conversation_id=conversation_id, user_id=user_id)
 
+    async def erase_behind(
+        self, *, user_id: UUID, ids: Sequence[UUID], response_ids: Sequence[UUID]
+    ) -> list[UUID]:
+        """Erase what memories were drawn from (service.erase_behind) in one transaction."""
+        async with self.db.transaction(Role.OPERATOR) as conn:
+            return await service.erase_behind(
+                conn, user_id=user_id, ids=ids, response_ids=response_ids
+            )
+
+    async def erase_all(self, *, user_id: UUID) -> list[UUID]:
+        """Erase every conversation of the user in one transaction; return their ids."""
+        async with self.db.transaction(Role.OPERATOR) as conn:
+            return await service.erase_user_content(conn, user_id=user_id)
+
 
 def _prepared(begun: turns.Begun, made: Plan) -> Prepared:
     return Prepared(

@@ -298,6 +298,24 @@ WHERE q.id = :request_id AND q.completed_at IS NOT NULL;
 -- Index: idx_conversation_turns_conversation. Locks: none.
 SELECT request_id FROM conversation_turns WHERE conversation_id = :conversation_id;
 
+-- name: bury_texts
+-- Texts of archived calls stay away as well: no archive brings them back. Index: archive_tombstones_pkey. Locks: new rows.
+INSERT INTO archive_tombstones (request_id, user_id) SELECT r.id, :user_id FROM unnest(:request_ids::uuid[]) AS r (id)
+ON CONFLICT (request_id) DO NOTHING;
+
+-- name: conversations_of_user
+-- Some of a user's conversations. Index: conversations_user_id_idx or its like. Locks: none.
+SELECT id FROM conversations WHERE user_id = :user_id ORDER BY id LIMIT :max_count;
+
+-- name: conversations_behind
+-- A user's conversations among some ids, and those in whose calls some answers were given. Index: conversations_pkey,
+-- llm_responses_pkey, conversation_turns_pkey. Locks: none.
+SELECT c.id FROM conversations AS c WHERE c.id = ANY (:ids::uuid[]) AND c.user_id = :user_id
+UNION
+SELECT t.conversation_id FROM llm_responses AS r
+JOIN conversation_turns AS t ON t.request_id = r.request_id JOIN conversations AS c ON c.id = t.conversation_id
+WHERE r.id = ANY (:response_ids::uuid[]) AND c.user_id = :user_id;
+
 -- name: erase_request_texts
 -- Index: llm_request_bodies_pkey. Locks: those rows.
 DELETE FROM llm_request_bodies WHERE request_id = ANY (:request_ids::uuid[]) AND user_id = :user_id;

@@ -1,6 +1,5 @@
 """/api/conversations: look at conversations, as they are and as they were, and steer them."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -28,13 +27,11 @@ from helix.conversations.types import (
     SnapshotType,
     State,
 )
+from helix.core import sse
 from helix.core.db import Connection, Role
 
 __all__ = ["ConversationCaller", "build_router", "event_json", "state_json"]
 
-POLL_S = 0.5
-KEEP_ALIVE_S = 15.0
-STREAM_S_MAX = 3_600.0
 _MESSAGES_MAX = 100
 _JSON = "application/json"
 
@@ -120,33 +117,63 @@ class Reason(_Body):
     reason: str | None = Field(default=None, max_length=500)
 
 
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """What the routes share: the domain, who calls, and the way to a caller's conversation."""
+
+    conversations: Conversations
+    identify: Callable[[Request], Awaitable[ConversationCaller]]
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """What new events are made with."""
+        return {"ids": self.conversations.ids, "clock": self.conversations.clock}
+
+    def work(self, caller: ConversationCaller) -> AbstractAsyncContextManager[Connection]:
+        """Return a transaction that sees what the caller may."""
+        if caller.operator:
+            return self.conversations.db.transaction(Role.OPERATOR)
+        return self.conversations.db.transaction(Role.APP, tenant=caller.user_id)
+
+    async def found(
+        self,
+        conn: Connection,
+        caller: ConversationCaller,
+        conversation_id: UUID,
+        *,
+        lock: bool = False,
+    ) -> Conversation:
+        """Return a conversation of the caller's; raises NotFound for any other."""
+        return await service.get(
+            conn, conversation_id=conversation_id, user_id=caller.owner, lock=lock
+        )
+
+    async def keep_up(self, conversation: Conversation) -> None:
+        """Take the snapshot that new events may have made due."""
+        await self.conversations.keep_up(
+            conversation_id=conversation.id, user_id=conversation.user_id
+        )
+
+
 def build_router(
     conversations: Conversations, identify: Callable[[Request], Awaitable[ConversationCaller]]
 ) -> APIRouter:
     """Return the routes. `identify` authenticates and checks the scope `conversations`."""
     api = APIRouter(prefix="/api/conversations", tags=["conversations"])
-    Caller = Annotated[ConversationCaller, Depends(identify)]  # noqa: N806 - a type
-    made: dict[str, Any] = {"ids": conversations.ids, "clock": conversations.clock}
+    door = _Door(conversations, identify)
+    for add in (_add_conversations, _add_messages, _add_events, _add_steering, _add_history):
+        add(api, door)
+    return api
 
-    def work(caller: ConversationCaller) -> AbstractAsyncContextManager[Connection]:
-        if caller.operator:
-            return conversations.db.transaction(Role.OPERATOR)
-        return conversations.db.transaction(Role.APP, tenant=caller.user_id)
 
-    async def found(
-        conn: Connection, caller: ConversationCaller, conversation_id: UUID, *, lock: bool = False
-    ) -> Conversation:
-        return await service.get(
-            conn, conversation_id=conversation_id, user_id=caller.owner, lock=lock
-        )
-
-    async def keep_up(conversation: Conversation) -> None:
-        await conversations.keep_up(conversation_id=conversation.id, user_id=conversation.user_id)
+def _add_conversations(api: APIRouter, door: _Door) -> None:
+    """Make, list, show, change and erase conversations."""
+    Caller = Annotated[ConversationCaller, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.post("")
     async def create(body: NewConversation, caller: Caller) -> Response:
         """Make an empty conversation."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             conversation = await service.create(conn, user_id=caller.user_id, **body.model_dump())
         return _json(conversation, status=201)
 
@@ -159,7 +186,7 @@ def build_router(
         limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50,
     ) -> Response:
         """List conversations, newest first; `before` is the last id of the page before."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             page = await service.list_conversations(
                 conn,
                 user_id=caller.owner,
@@ -174,8 +201,8 @@ def build_router(
     async def show(conversation_id: UUID, caller: Caller, at: str | None = None) -> Response:
         """Show a conversation with its state, now or as it was after event `at` or at that time."""
         point = replay.point_of(at)
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
             goal = await replay.resolve_point(conn, conversation=conversation, point=point)
             base, _ = await service.nearest_state(conn, conversation=conversation, to_sequence=goal)
             state, _ = await service.state_at(
@@ -186,7 +213,7 @@ def build_router(
     @api.patch("/{conversation_id}")
     async def change(conversation_id: UUID, body: ChangedConversation, caller: Caller) -> Response:
         """Change title or metadata, or close or reopen."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             return _json(
                 await service.change(
                     conn,
@@ -201,14 +228,17 @@ def build_router(
     @api.delete("/{conversation_id}")
     async def erase(conversation_id: UUID, caller: Caller) -> Response:
         """Erase what was said, and the texts of its calls; tokens and cost stay as numbers."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
-        calls = await conversations.erase(
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
+        calls = await door.conversations.erase(
             conversation_id=conversation_id, user_id=conversation.user_id
         )
         return _json({"id": conversation_id, "erased": True, "calls_erased": calls})
 
-    # ---- messages and events
+
+def _add_messages(api: APIRouter, door: _Door) -> None:
+    """List, add, change and delete messages."""
+    Caller = Annotated[ConversationCaller, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.get("/{conversation_id}/messages")
     async def messages(
@@ -218,8 +248,8 @@ def build_router(
         limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50,
     ) -> Response:
         """List messages as they stand, oldest first; `after` is the last sequence number seen."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
             page = await service.messages_of(
                 conn, conversation=conversation, after=after, max_count=limit
             )
@@ -229,17 +259,17 @@ def build_router(
     async def add(conversation_id: UUID, body: NewMessages, caller: Caller) -> Response:
         """Add messages, in order, all or none."""
         told: list[Event] = []
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id, lock=True)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id, lock=True)
             for one in body.messages:
                 told += await service.add_message(
                     conn,
                     conversation=conversation,
                     body=one.message,
                     message_id=one.message_id,
-                    **made,
+                    **door.made,
                 )
-        await keep_up(conversation)
+        await door.keep_up(conversation)
         return _json({"data": [event_json(event) for event in told]}, status=201)
 
     @api.patch("/{conversation_id}/messages/{message_id}")
@@ -247,10 +277,10 @@ def build_router(
         conversation_id: UUID, message_id: str, body: dict[str, Any], caller: Caller
     ) -> Response:
         """Change fields of a message, such as its content."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id, lock=True)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id, lock=True)
             event = await service.change_message(
-                conn, conversation=conversation, message_id=message_id, changes=body, **made
+                conn, conversation=conversation, message_id=message_id, changes=body, **door.made
             )
         return _json(event_json(event))
 
@@ -259,30 +289,35 @@ def build_router(
         conversation_id: UUID, message_id: str, caller: Caller, reason: str | None = None
     ) -> Response:
         """Take a message out. Its text stays in the history: erase the conversation to forget."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id, lock=True)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id, lock=True)
             event = await service.delete_message(
                 conn,
                 conversation=conversation,
                 message_id=message_id,
                 reason=reason,
-                **made,
+                **door.made,
             )
         return _json(event_json(event))
+
+
+def _add_events(api: APIRouter, door: _Door) -> None:
+    """Append, list and follow events; list the calls of a conversation."""
+    Caller = Annotated[ConversationCaller, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.post("/{conversation_id}/events")
     async def append(conversation_id: UUID, body: NewEvents, caller: Caller) -> Response:
         """Append events, in order, all or none."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             told = await service.append_events(
                 conn,
                 conversation_id=conversation_id,
                 user_id=caller.owner,
                 events=[(one.event_type, one.event_data, one.message_id) for one in body.events],
-                **made,
+                **door.made,
             )
-            conversation = await found(conn, caller, conversation_id)
-        await keep_up(conversation)
+            conversation = await door.found(conn, caller, conversation_id)
+        await door.keep_up(conversation)
         return _json({"data": [event_json(event) for event in told]}, status=201)
 
     @api.get("/{conversation_id}/events")
@@ -295,8 +330,8 @@ def build_router(
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response:
         """List events in order after number `after`; with `follow` go on as they happen (SSE)."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
             if not follow:
                 page = await service.events_of(
                     conn, conversation=conversation, from_sequence=after + 1, max_count=limit
@@ -306,33 +341,10 @@ def build_router(
         number = replay.point_of(last_event_id)
         start = number if isinstance(number, int) else after
         return StreamingResponse(
-            followed(caller, conversation, start),
+            _followed(door, caller, conversation, start),
             media_type="text/event-stream",
             headers={"cache-control": "no-store"},
         )
-
-    async def followed(
-        caller: ConversationCaller, conversation: Conversation, after: int
-    ) -> AsyncIterator[bytes]:
-        yield b": watching\n\n"
-        loop = asyncio.get_running_loop()
-        end_at, quiet_at = loop.time() + STREAM_S_MAX, loop.time()
-        while loop.time() < end_at:
-            async with work(caller) as conn:
-                page = await service.events_of(
-                    conn, conversation=conversation, from_sequence=after + 1
-                )
-            for event in page:
-                after = event.sequence
-                data = msgspec.json.encode(event_json(event), enc_hook=str).decode()
-                name = event_type(event.payload).value
-                yield f"id: {after}\nevent: {name}\ndata: {data}\n\n".encode()
-            if page:
-                quiet_at = loop.time()
-            elif loop.time() - quiet_at >= KEEP_ALIVE_S:
-                quiet_at = loop.time()
-                yield b": still here\n\n"
-            await asyncio.sleep(0.0 if page else POLL_S)
 
     @api.get("/{conversation_id}/turns")
     async def turns(
@@ -342,44 +354,73 @@ def build_router(
         limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50,
     ) -> Response:
         """List the calls within a conversation, newest first, with what was put before each."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
             page = await service.turns_of(
                 conn, conversation=conversation, before=before, max_count=limit
             )
         return _json({"data": page, "has_more": len(page) == limit})
 
-    # ---- steering
+
+def _followed(
+    door: _Door, caller: ConversationCaller, conversation: Conversation, after: int
+) -> AsyncIterator[bytes]:
+    """Tell the events of a conversation after a number, as they happen."""
+    at = after
+
+    async def read() -> tuple[list[sse.Told], bool]:
+        nonlocal at
+        async with door.work(caller) as conn:
+            page = await service.events_of(conn, conversation=conversation, from_sequence=at + 1)
+        at = page[-1].sequence if page else at
+        return [
+            sse.Told(
+                str(event.sequence),
+                event_type(event.payload).value,
+                msgspec.json.encode(event_json(event), enc_hook=str),
+            )
+            for event in page
+        ], False
+
+    return sse.follow(read)
+
+
+def _add_steering(api: APIRouter, door: _Door) -> None:
+    """Pause and resume."""
+    Caller = Annotated[ConversationCaller, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.post("/{conversation_id}/pause")
     async def pause(conversation_id: UUID, caller: Caller, body: Reason | None = None) -> Response:
         """Take no new messages until it is resumed; calls that name it are refused."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             return _json(
                 await service.pause(
                     conn,
                     conversation_id=conversation_id,
                     user_id=caller.owner,
                     reason=body.reason if body else None,
-                    **made,
+                    **door.made,
                 )
             )
 
     @api.post("/{conversation_id}/resume")
     async def resume(conversation_id: UUID, caller: Caller, body: Reason | None = None) -> Response:
         """Take messages again."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             return _json(
                 await service.resume(
                     conn,
                     conversation_id=conversation_id,
                     user_id=caller.owner,
                     reason=body.reason if body else None,
-                    **made,
+                    **door.made,
                 )
             )
 
-    # ---- replay, snapshots, compression
+
+def _add_history(api: APIRouter, door: _Door) -> None:
+    """Replay, snapshot and condense."""
+    Caller = Annotated[ConversationCaller, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.post("/{conversation_id}/replay")
     async def run_replay(conversation_id: UUID, body: ReplayBody, caller: Caller) -> Response:
@@ -387,25 +428,25 @@ def build_router(
         point = replay.point_of(body.at)
         began_s = time.perf_counter()
         try:
-            async with work(caller) as conn:
-                conversation = await found(conn, caller, conversation_id)
+            async with door.work(caller) as conn:
+                conversation = await door.found(conn, caller, conversation_id)
                 done = await replay.replay(
                     conn,
                     conversation=conversation,
                     kind=body.replay_type,
                     point=point,
-                    cache_ttl_s=conversations.cache_ttl_s,
-                    **made,
+                    cache_ttl_s=door.conversations.cache_ttl_s,
+                    **door.made,
                 )
         except BrokenHistory as exc:
-            async with work(caller) as conn:
+            async with door.work(caller) as conn:
                 await replay.record_failure(
                     conn,
                     conversation=conversation,
                     kind=body.replay_type,
                     error=exc.message,
                     duration_ms=round((time.perf_counter() - began_s) * 1_000),
-                    **made,
+                    **door.made,
                 )
             raise
         return _json(_replay_json(done))
@@ -413,35 +454,35 @@ def build_router(
     @api.get("/{conversation_id}/replays")
     async def replays(conversation_id: UUID, caller: Caller) -> Response:
         """List the statistics of the newest replays."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
             return _json({"data": await service.replays_of(conn, conversation=conversation)})
 
     @api.post("/{conversation_id}/snapshots")
     async def snapshot(conversation_id: UUID, caller: Caller) -> Response:
         """Store the state as it is now; nothing when nothing came since the newest snapshot."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             taken = await service.take_snapshot(
                 conn,
                 conversation_id=conversation_id,
                 user_id=caller.owner,
                 kind=SnapshotType.ON_DEMAND,
-                **made,
+                **door.made,
             )
         return _json({"snapshot": taken}, status=200 if taken is None else 201)
 
     @api.get("/{conversation_id}/snapshots")
     async def snapshots(conversation_id: UUID, caller: Caller) -> Response:
         """List the newest snapshots, without their states."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
             return _json({"data": await service.snapshots_of(conn, conversation=conversation)})
 
     @api.post("/{conversation_id}/compress")
     async def compress(conversation_id: UUID, body: CompressBody, caller: Caller) -> Response:
         """Condense the conversation: at once by extraction, or by a task."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
             if body.background:
                 wanted = Compress(
                     conversation.id, conversation.user_id, body.strategy, body.target_tokens
@@ -450,7 +491,7 @@ def build_router(
                     conn, conversation.id, conversation.user_id, payload=wanted
                 )
                 return _json({"task_id": task_id}, status=202)
-        done = await conversations.compress(
+        done = await door.conversations.compress(
             conversation_id=conversation.id,
             user_id=conversation.user_id,
             strategy=body.strategy,
@@ -461,11 +502,9 @@ def build_router(
     @api.get("/{conversation_id}/compressions")
     async def compressions(conversation_id: UUID, caller: Caller) -> Response:
         """List the newest compressions: ratio, tokens, quality, what was kept."""
-        async with work(caller) as conn:
-            conversation = await found(conn, caller, conversation_id)
+        async with door.work(caller) as conn:
+            conversation = await door.found(conn, caller, conversation_id)
             return _json({"data": await service.compressions_of(conn, conversation=conversation)})
-
-    return api
 
 
 def event_json(event: Event) -> dict[str, Any]:

@@ -71,6 +71,8 @@ __all__ = [
     "create",
     "delete_message",
     "erase",
+    "erase_behind",
+    "erase_user_content",
     "events_of",
     "get",
     "growth_of",
@@ -87,6 +89,7 @@ __all__ = [
 ]
 
 PAGE_MAX = 200
+ERASED_AT_ONCE = 200
 EVENTS_MAX = 100
 """Most events in one append."""
 
@@ -639,8 +642,44 @@ async def erase(conn: Connection, *, conversation_id: UUID, user_id: UUID) -> in
     requests = [row["request_id"] for row in rows]
     await QUERIES.run(conn, "erase_response_texts", request_ids=requests, user_id=user_id)
     await QUERIES.run(conn, "erase_request_texts", request_ids=requests, user_id=user_id)
+    await QUERIES.run(conn, "bury_texts", request_ids=requests, user_id=user_id)
     await QUERIES.run(conn, "delete_conversation", id=conversation_id, user_id=user_id)
     return len(requests)
+
+
+async def erase_behind(
+    conn: Connection, *, user_id: UUID, ids: Sequence[UUID], response_ids: Sequence[UUID]
+) -> list[UUID]:
+    """Erase those of the user's conversations that are named, or in which answers were given.
+
+    As `erase` does, as helix_operator. Returns their ids; what is another's is passed over.
+    """
+    rows = await QUERIES.rows(
+        conn,
+        "conversations_behind",
+        user_id=user_id,
+        ids=list(ids),
+        response_ids=list(response_ids),
+    )
+    found = sorted(row["id"] for row in rows)
+    for conversation_id in found:
+        await erase(conn, conversation_id=conversation_id, user_id=user_id)
+    return found
+
+
+async def erase_user_content(conn: Connection, *, user_id: UUID) -> list[UUID]:
+    """Erase every conversation of exactly this user, with the texts of its calls; return their ids.
+
+    In the caller's transaction, as helix_operator; the caller commits. Numbers and cost stay.
+    """
+    erased: list[UUID] = []
+    while rows := await QUERIES.rows(
+        conn, "conversations_of_user", user_id=user_id, max_count=ERASED_AT_ONCE
+    ):
+        for row in rows:
+            await erase(conn, conversation_id=row["id"], user_id=user_id)
+        erased.extend(row["id"] for row in rows)
+    return erased
 
 
 async def _history(conn: Connection, *, conversation: Conversation, message_id: str) -> list[Event]:

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from helix.accounts import Home, Json, say, show, show_json
 from helix.core.clock import SystemClock
-from helix.core.config import Settings, load_settings
+from helix.core.config import load_settings
 from helix.core.db import Database, Role
 from helix.core.errors import HelixError, Misuse, Unavailable
 from helix.core.instance import locate
@@ -31,7 +31,7 @@ from helix.knowledge.policy import as_uuid
 from helix.knowledge.render import shown_chunk, shown_document, shown_found
 from helix.knowledge.types import DocumentId, Filters, MediaType, NewDocument, Source
 from helix.knowledge.walk import FoundFile, find_files, read_file
-from helix.retrieval import SIGNALS, Embedder, local_embedder
+from helix.retrieval import SIGNALS, choose_embedder, why_no_embedder
 
 __all__ = ["main"]
 
@@ -60,13 +60,6 @@ def main(args: list[str]) -> None:
     app(args, prog_name="helix knowledge")
 
 
-def _embedder(settings: Settings) -> Embedder | None:
-    found = None if settings.embedder == "none" else local_embedder()
-    if found is None and settings.embedder == "local":
-        raise Misuse("HELIX_EMBEDDER=local, but its weights are not installed: make embedder")
-    return found
-
-
 def _with(
     home: Path | None,
     user: str,
@@ -89,12 +82,13 @@ def _with(
             limits = limits_of(settings)
             knowledge = Knowledge(
                 db,
-                _embedder(settings) if vectors else None,
+                choose_embedder(settings) if vectors else None,
                 SystemClock(),
                 limits=limits if seconds is None else replace(limits, seconds=seconds),
                 chunking=chunking_of(settings),
                 chunks_max=settings.knowledge_chunks_max,
                 role=Role.OPERATOR,
+                without=why_no_embedder(settings),
             )
             return await work(knowledge, user_id)
         finally:

@@ -28,7 +28,7 @@ from helix.knowledge.types import (
     Patch,
     Stats,
 )
-from helix.retrieval import Embedder
+from helix.retrieval import Embedder, why_no_embedder
 
 __all__ = ["Knowledge", "build", "chunking_of", "limits_of"]
 
@@ -54,7 +54,9 @@ class Knowledge:
         chunking: Chunking | None = None,
         chunks_max: int = 20_000,
         role: Role = Role.APP,
+        without: str = "no embedder is set up",
     ) -> None:
+        """`without` is why there is no embedder, for the answers of searches."""
         self._db = db
         self._embedder = embedder
         self._clock = clock
@@ -64,7 +66,7 @@ class Knowledge:
         self._ids = IdSource()
         self._reader = Reader(limits or ReadLimits())
         self._preparing = asyncio.Semaphore(PREPARING_MAX)
-        self._searcher = Searcher(db, embedder, clock)
+        self._searcher = Searcher(db, embedder, clock, without=without)
 
     @property
     def limits(self) -> ReadLimits:
@@ -263,4 +265,5 @@ def build(
         limits=limits_of(settings),
         chunking=chunking_of(settings),
         chunks_max=settings.knowledge_chunks_max,
+        without=why_no_embedder(settings),
     )

@@ -131,15 +131,25 @@ def register_jobs(
     after a change of the model; meanwhile search goes on, by words for what is not yet embedded.
     """
 
-    @registry.task(EMBED, queue=QUEUE, priority=Priority.LOW, stuck_after_s=None)
-    async def embed(_: TaskContext, payload: _User) -> dict[str, int]:
-        if embedder is None:
-            return {"embedded": 0}
-        return {"embedded": await vectors.embed_missing(db, embedder, user_id=payload.user_id)}
-
     @registry.task(SWEEP, queue=QUEUE, priority=Priority.BACKGROUND, stuck_after_s=None)
     async def sweep_now(_: TaskContext, __: dict[str, Any]) -> dict[str, int]:
         return {"deleted": await sweep(db, clock)}
+
+    registry.schedule(
+        Schedule(SWEEP, SWEEP, cron="5 * * * *", queue=QUEUE, priority=Priority.BACKGROUND)
+    )
+
+    @registry.task(EMBED, queue=QUEUE, priority=Priority.LOW, stuck_after_s=None)
+    async def embed(task: TaskContext, payload: _User) -> dict[str, int]:
+        if embedder is None:
+            return {"embedded": 0}
+        wanted = await vectors.count_missing(db, embedder, user_id=payload.user_id)
+
+        def tell(done: int) -> None:
+            task.progress(100 * done / max(wanted, 1), f"{done} of {wanted} chunks embedded")
+
+        count = await vectors.embed_missing(db, embedder, user_id=payload.user_id, tell=tell)
+        return {"embedded": count}
 
     @registry.task(REINDEX, queue=QUEUE, priority=Priority.BACKGROUND, stuck_after_s=None)
     async def reindex(_: TaskContext, __: dict[str, Any]) -> dict[str, int]:
@@ -151,17 +161,15 @@ def register_jobs(
             renewed += done
             if after_id is None:
                 break
-        users: list[UUID] = []
+        told = 0
         if embedder is not None:
-            users = await vectors.users_without_vectors(db, embedder)
-            async with db.transaction(Role.OPERATOR) as conn:
-                for user_id in users:
-                    await enqueue_embedding(conn, user_id=user_id)
-        return {"cut": count, "reanalysed": renewed, "users": len(users)}
+            async for users in vectors.users_without_vectors(db, embedder):
+                async with db.transaction(Role.OPERATOR) as conn:
+                    for user_id in users:
+                        await enqueue_embedding(conn, user_id=user_id)
+                told += len(users)
+        return {"cut": count, "reanalysed": renewed, "users": told}
 
-    registry.schedule(
-        Schedule(SWEEP, SWEEP, cron="5 * * * *", queue=QUEUE, priority=Priority.BACKGROUND)
-    )
     registry.schedule(
         Schedule(REINDEX, REINDEX, cron="45 2 * * *", queue=QUEUE, priority=Priority.BACKGROUND)
     )

@@ -118,6 +118,10 @@ WHERE id = :document_id AND user_id = :user_id;
 -- Documents with their chunks and vectors, for good. Index: rag_knowledge_pkey. Locks: their rows.
 DELETE FROM rag_knowledge WHERE id = ANY(:ids::uuid[]) AND user_id = :user_id RETURNING id;
 
+-- name: remove_all
+-- Everything a user added, with chunks and vectors, for good. Index: rag_knowledge_user_id_idx. Locks: those rows.
+DELETE FROM rag_knowledge WHERE user_id = :user_id RETURNING id;
+
 -- name: sweep_expired
 -- Some documents, of all users, whose time is over, with their chunks. Index: idx_rag_knowledge_expires. Locks: their rows; skips rows
 -- held by others.
@@ -139,13 +143,8 @@ SELECT count(*) AS count FROM (SELECT FROM vector_documents WHERE user_id = :use
 
 -- name: whole_scope
 -- Every chunk the user may find, packed: one row, a value a column. Index: vector_documents_user_id_idx, rag_knowledge_user_id_idx.
-SELECT coalesce(string_agg(uuid_send(v.id), ''), '') AS ids,
-       coalesce(string_agg(uuid_send(v.knowledge_id), ''), '') AS groups,
-       coalesce(string_agg(timestamptz_send(k.updated_at), ''), '') AS at,
-       coalesce(string_agg(array_send(v.terms), ''), '') AS terms,
-       coalesce(string_agg(int4send(cardinality(v.terms)), ''), '') AS counts,
-       coalesce(string_agg(int4send(v.facts), ''), '') AS facts,
-       coalesce(string_agg(int4send(0), ''), '') AS speaker
+SELECT coalesce(string_agg(v.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(v.packed)), ''), '') AS lengths,
+       coalesce(string_agg(timestamptz_send(k.updated_at), ''), '') AS at
 FROM vector_documents AS v JOIN rag_knowledge AS k ON k.id = v.knowledge_id
 WHERE v.user_id = :user_id AND k.user_id = :user_id AND (k.expires_at IS NULL OR k.expires_at > :now)
   AND (:knowledge_type::text IS NULL OR k.knowledge_type = :knowledge_type)
@@ -162,13 +161,8 @@ WITH chosen AS MATERIALIZED (
     SELECT c.knowledge_id, c.chunk_number FROM vector_documents AS c WHERE c.id = ANY(:ids::uuid[]) AND c.user_id = :user_id AND c.knowledge_id IS NOT NULL
 ), wider AS (
     SELECT DISTINCT c.knowledge_id, c.chunk_number + d.step AS chunk_number FROM chosen AS c CROSS JOIN generate_series(-2, 2) AS d (step))
-SELECT coalesce(string_agg(uuid_send(v.id), ''), '') AS ids,
-       coalesce(string_agg(uuid_send(v.knowledge_id), ''), '') AS groups,
-       coalesce(string_agg(timestamptz_send(k.updated_at), ''), '') AS at,
-       coalesce(string_agg(array_send(v.terms), ''), '') AS terms,
-       coalesce(string_agg(int4send(cardinality(v.terms)), ''), '') AS counts,
-       coalesce(string_agg(int4send(v.facts), ''), '') AS facts,
-       coalesce(string_agg(int4send(0), ''), '') AS speaker
+SELECT coalesce(string_agg(v.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(v.packed)), ''), '') AS lengths,
+       coalesce(string_agg(timestamptz_send(k.updated_at), ''), '') AS at
 FROM wider AS w
 JOIN vector_documents AS v ON v.knowledge_id = w.knowledge_id AND v.chunk_number = w.chunk_number
 JOIN rag_knowledge AS k ON k.id = v.knowledge_id
@@ -181,11 +175,13 @@ WHERE v.user_id = :user_id AND k.user_id = :user_id AND (k.expires_at IS NULL OR
   AND (:quality_min::numeric IS NULL OR k.quality_score >= :quality_min);
 
 -- name: term_candidates
--- Chunks of the user that hold each term, at most so many a term. Index: vector_documents_terms_idx, vector_documents_user_id_idx.
+-- Chunks of the user that hold each term, at most so many a term. To be run as helix_operator: under a tenant's policy no index of terms
+-- may be used (array operators are not leakproof). What it leads to is read under the policy. Index: vector_documents_terms_idx.
 SELECT a.term, array_agg(h.id) AS ids
 FROM unnest(:terms::integer[]) AS a (term) CROSS JOIN LATERAL (
     SELECT v.id FROM vector_documents AS v JOIN rag_knowledge AS k ON k.id = v.knowledge_id
-    WHERE v.user_id = :user_id AND k.user_id = :user_id AND v.terms @> ARRAY[a.term] AND (k.expires_at IS NULL OR k.expires_at > :now)
+    WHERE helix_scoped_terms(v.user_id, v.terms) @> ARRAY[hashint4extended(a.term, uuid_hash_extended(:user_id::uuid, 0))]
+      AND v.user_id = :user_id AND k.user_id = :user_id AND (k.expires_at IS NULL OR k.expires_at > :now)
       AND (:knowledge_type::text IS NULL OR k.knowledge_type = :knowledge_type)
       AND (:source::text IS NULL OR k.source = :source)
       AND (:document_ids::uuid[] IS NULL OR k.id = ANY(:document_ids))
@@ -205,18 +201,18 @@ WHERE v.user_id = :user_id AND k.user_id = :user_id AND v.embedding_config_id = 
   AND (:project_id::uuid IS NULL OR k.project_id = :project_id)
   AND k.tags @> :tags::text[]
   AND (:quality_min::numeric IS NULL OR k.quality_score >= :quality_min)
-ORDER BY (v.embedding <=> (:vector::text)::vector) + 0 LIMIT :max_count;
+ORDER BY (v.embedding <=> (SELECT (:vector::text)::vector)) + 0 LIMIT :max_count;
 
 -- name: cosines
 -- The cosine of every vector the user has of one model to the question's, packed. Exact. Index: vector_documents_user_id_idx.
 SELECT coalesce(string_agg(uuid_send(v.id), ''), '') AS ids,
-       coalesce(string_agg(float4send((1 - (v.embedding <=> (:vector::text)::vector))::real), ''), '') AS cosines
+       coalesce(string_agg(float4send((1 - (v.embedding <=> (SELECT (:vector::text)::vector)))::real), ''), '') AS cosines
 FROM vector_documents AS v WHERE v.user_id = :user_id AND v.embedding_config_id = :config_id AND v.knowledge_id IS NOT NULL;
 
 -- name: cosines_of_ids
 -- The same for some chunks. Index: vector_documents_pkey.
 SELECT coalesce(string_agg(uuid_send(v.id), ''), '') AS ids,
-       coalesce(string_agg(float4send((1 - (v.embedding <=> (:vector::text)::vector))::real), ''), '') AS cosines
+       coalesce(string_agg(float4send((1 - (v.embedding <=> (SELECT (:vector::text)::vector)))::real), ''), '') AS cosines
 FROM vector_documents AS v WHERE v.id = ANY(:ids::uuid[]) AND v.user_id = :user_id AND v.embedding_config_id = :config_id;
 
 -- name: chunks_by_id
@@ -237,20 +233,6 @@ SELECT id, knowledge_id, chunk_number, content, start_char, end_char, first_page
 FROM vector_documents WHERE knowledge_id = :document_id AND user_id = :user_id AND chunk_number >= :from_number
 ORDER BY chunk_number LIMIT :max_count;
 
--- name: embedding_model
--- The model by this name, made known if it is new. Locks: its row when it is new.
-WITH made AS (
-    INSERT INTO embedding_config (provider, model, dimension) VALUES (:provider, :model, :dimension)
-    ON CONFLICT (provider, model, dimension) DO NOTHING RETURNING id)
-SELECT id FROM made
-UNION ALL
-SELECT id FROM embedding_config WHERE provider = :provider AND model = :model AND dimension = :dimension
-LIMIT 1;
-
--- name: find_embedding_model
--- The model by this name, if it is known.
-SELECT id FROM embedding_config WHERE provider = :provider AND model = :model AND dimension = :dimension;
-
 -- name: without_vector
 -- Chunks of a user that have no vector of a model. Index: vector_documents_user_id_idx, vector_documents_pkey.
 SELECT id, headings, content FROM vector_documents
@@ -263,9 +245,10 @@ SELECT count(*) AS count FROM vector_documents
 WHERE user_id = :user_id AND knowledge_id IS NOT NULL AND embedding_config_id IS DISTINCT FROM :config_id;
 
 -- name: users_without_vectors
--- Users who have chunks without a vector of a model. Reads all of vector_documents: for maintenance.
+-- Users, in the order of ids, who have chunks without a vector of a model. Reads all of vector_documents: for maintenance.
 SELECT DISTINCT user_id FROM vector_documents
-WHERE knowledge_id IS NOT NULL AND embedding_config_id IS DISTINCT FROM :config_id ORDER BY user_id LIMIT :max_count;
+WHERE knowledge_id IS NOT NULL AND (:config_id::uuid IS NULL OR embedding_config_id IS DISTINCT FROM :config_id) AND (:after_id::uuid IS NULL OR user_id > :after_id)
+ORDER BY user_id LIMIT :max_count;
 
 -- name: put_vectors
 -- Keep vectors; chunks that are gone meanwhile get none, a chunk's text never changes. Index: vector_documents_pkey. Locks: their rows.

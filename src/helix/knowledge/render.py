@@ -67,6 +67,7 @@ def shown_found(found: Found, *, explain: bool) -> dict[str, Any]:
         "data": hits,
         "vectors": found.vectors,
         "considered": found.considered,
+        "unembedded": found.unembedded,
         "exact": found.exact,
         "took_ms": found.took_ms,
         "embedding_ms": found.embedding_ms,

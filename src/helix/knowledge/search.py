@@ -5,7 +5,6 @@ that hold a word of the question and those whose vectors are nearest (exactly, n
 stands beside them; they are scored by the same signals.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,8 +15,6 @@ import numpy as np
 
 from helix.core.clock import Clock
 from helix.core.db import Connection, Database, Role
-from helix.core.errors import Unavailable
-from helix.core.log import get_log
 from helix.knowledge import store
 from helix.knowledge.errors import BadDocument
 from helix.knowledge.policy import (
@@ -28,30 +25,32 @@ from helix.knowledge.policy import (
     check_filters,
     check_text,
 )
-from helix.knowledge.types import Chunk, ChunkId, DocumentId, Filters, Found, Hit, Vectors
+from helix.knowledge.types import Chunk, ChunkId, DocumentId, Filters, Found, Hit
 from helix.retrieval import (
     Embedder,
-    EmbeddingFailed,
     Kind,
     Question,
     Ranked,
     Scope,
-    WeightsUnusable,
+    Vectors,
     ask,
     dense_of,
+    embed_question,
+    estimate_found,
+    find_model,
+    missing_vectors,
     rank,
+    rank_aside,
     scope_of,
 )
 
 __all__ = ["EXACT_MAX", "Searcher"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_log = get_log(__name__)
 
 EXACT_MAX = 10_000
 PER_TERM = 600
 NEAREST = 200
-_IN_THREAD_FROM = 1_000  # rows; fewer are ranked in less time than a thread takes to wake
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,12 @@ class _Part:
 class Searcher:
     """Finds chunks. Holds no connection while a question is embedded."""
 
-    def __init__(self, db: Database, embedder: Embedder | None, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, embedder: Embedder | None, clock: Clock, *, without: str
+    ) -> None:
         self._db = db
         self._embedder = embedder
+        self._without = without
         self._clock = clock
         self._model: Vectors | None = None
 
@@ -94,8 +96,12 @@ class Searcher:
         started = self._clock.monotonic_s()
         now = self._clock.now()
         async with self._db.transaction(role, tenant=user_id) as conn:
-            model = await self._known_model(conn)
-        vector, told = await self._embed(query, model)
+            if self._embedder is not None and self._model is None:
+                self._model = await find_model(conn, self._embedder)
+        model = self._model
+        vector, told = await embed_question(
+            self._embedder, query, model=model, user_id=user_id, without=self._without
+        )
         embedding_s = self._clock.monotonic_s() - started
         async with self._db.transaction(role, tenant=user_id) as conn:
             part = await self._gather(
@@ -107,7 +113,8 @@ class Searcher:
                 vector=vector,
                 now=now,
             )
-            if vector is not None and not _has_vectors(part.scope):
+            unembedded = missing_vectors(part.scope.corpus)
+            if vector is not None and unembedded == len(part.scope.ids):
                 told = "none: no chunk here has a vector yet"
             best = await _ranked(question, part, max_count)
             hits = await _whole(conn, user_id, part.scope, best, neighbours)
@@ -116,33 +123,11 @@ class Searcher:
             hits=hits,
             vectors=told,
             considered=len(part.scope.ids),
+            unembedded=unembedded,
             exact=part.exact,
             took_ms=round(took_s * 1000, 3),
             embedding_ms=round(embedding_s * 1000, 3),
         )
-
-    async def _known_model(self, conn: Connection) -> Vectors | None:
-        """Return the embedder's model if any vector can be of it; asked of the database once."""
-        if self._embedder is not None and self._model is None:
-            self._model = await store.embedding_model(
-                conn,
-                provider=self._embedder.provider,
-                model=self._embedder.model,
-                dimension=self._embedder.dimension,
-                make=False,
-            )
-        return self._model
-
-    async def _embed(self, query: str, model: Vectors | None) -> tuple[Array | None, str]:
-        if self._embedder is None:
-            return None, "none: no embedder is set up"
-        if model is None:
-            return None, "none: no chunk here has a vector yet"
-        try:
-            return (await self._embedder.embed([query]))[0], self._embedder.model
-        except (EmbeddingFailed, WeightsUnusable, Unavailable) as exc:
-            _log.warning("knowledge_search_without_vectors", reason=exc.message)
-            return None, f"none: {exc.message}"
 
     async def _gather(
         self,
@@ -163,14 +148,16 @@ class Searcher:
                 return part
             ids, cosines = await store.cosines(conn, user_id=user_id, model=model, vector=vector)
             return replace(part, scope=_dense(part.scope, ids, cosines))
-        by_term = await store.term_candidates(
-            conn,
-            user_id=user_id,
-            terms=question.terms,
-            per_term=PER_TERM,
-            filters=filters,
-            now=now,
-        )
+        # Only an operator may use an index of terms; what it leads to is read under the policy.
+        async with self._db.transaction(Role.OPERATOR) as free:
+            by_term = await store.term_candidates(
+                free,
+                user_id=user_id,
+                terms=question.terms,
+                per_term=PER_TERM,
+                filters=filters,
+                now=now,
+            )
         chosen = dict.fromkeys(i for ids in by_term.values() for i in ids)
         if vector is not None and model is not None:
             near = await store.nearest(
@@ -195,7 +182,9 @@ class Searcher:
             )
             scope = _dense(scope, ids, cosines)
         total = await store.count_scope(conn, user_id=user_id, most=10 * EXACT_MAX)
-        found = {term: _estimate(len(ids), total) for term, ids in by_term.items()}
+        found = {
+            term: estimate_found(len(ids), total, most=PER_TERM) for term, ids in by_term.items()
+        }
         return _Part(scope, exact=False, total=total, found=found)
 
 
@@ -218,9 +207,7 @@ async def _ranked(question: Question, part: _Part, max_count: int) -> Sequence[R
         )
         return [r for r in found if _is_hit(r)]
 
-    if len(part.scope.ids) < _IN_THREAD_FROM:
-        return run()
-    return await asyncio.to_thread(run)
+    return await rank_aside(corpus, run)
 
 
 _SENSE_MIN = 0.25  # cosine of the question; unrelated texts have up to 0.2 with the offline model
@@ -277,13 +264,3 @@ async def _whole(
 def _dense(scope: Scope, ids: bytes, cosines: bytes) -> Scope:
     dense = dense_of(scope, ids, cosines)
     return replace(scope, corpus=replace(scope.corpus, dense=dense))
-
-
-def _has_vectors(scope: Scope) -> bool:
-    dense = scope.corpus.dense
-    return dense is not None and bool(np.isfinite(dense).any())
-
-
-def _estimate(found: int, total: int) -> int:
-    """Return in how many chunks a term is; the count was cut off at PER_TERM."""
-    return found if found < PER_TERM else max(found, total // 20)

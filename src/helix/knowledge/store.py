@@ -20,9 +20,8 @@ from helix.knowledge.types import (
     Patch,
     Piece,
     Stats,
-    Vectors,
 )
-from helix.retrieval import ANALYSIS_VERSION, Analysis, Packed
+from helix.retrieval import ANALYSIS_VERSION, Analysis, Packed, Vectors
 
 __all__ = ["QUERIES", "Cut", "Known", "Writing"]
 
@@ -407,7 +406,7 @@ async def count_scope(conn: Connection, *, user_id: UUID, most: int) -> int:
 
 
 def _packed(row: Any) -> Packed:
-    return Packed(**{name: row[name] for name in Packed.__slots__})
+    return Packed(row["rows"], row["lengths"], row["at"])
 
 
 async def whole_scope(
@@ -529,15 +528,6 @@ async def chunks_page(
     return [_chunk(row) for row in rows]
 
 
-async def embedding_model(
-    conn: Connection, *, provider: str, model: str, dimension: int, make: bool
-) -> Vectors | None:
-    """Return the model by this name; with `make` it is made known if it is new."""
-    name = "embedding_model" if make else "find_embedding_model"
-    row = await QUERIES.row(conn, name, provider=provider, model=model, dimension=dimension)
-    return None if row is None else Vectors(row["id"], dimension)
-
-
 async def without_vector(
     conn: Connection, *, user_id: UUID, model: Vectors, after_id: UUID | None, max_count: int
 ) -> list[tuple[ChunkId, Sequence[str], str]]:
@@ -561,12 +551,26 @@ async def count_without_vector(conn: Connection, *, user_id: UUID, model: Vector
     return 0 if row is None else int(row["count"])
 
 
-async def users_without_vectors(conn: Connection, *, model: Vectors, max_count: int) -> list[UUID]:
-    """Return users of whose chunks some have no vector of the model."""
+async def users_without_vectors(
+    conn: Connection, *, model: Vectors | None, after_id: UUID | None, max_count: int
+) -> list[UUID]:
+    """Return users of whose chunks some have no vector of the model, in the order of ids.
+
+    Without a model those are all who have chunks.
+    """
     rows = await QUERIES.rows(
-        conn, "users_without_vectors", config_id=model.config_id, max_count=max_count
+        conn,
+        "users_without_vectors",
+        config_id=None if model is None else model.config_id,
+        after_id=after_id,
+        max_count=max_count,
     )
     return [row["user_id"] for row in rows]
+
+
+async def remove_all(conn: Connection, *, user_id: UUID) -> int:
+    """Remove everything a user added; return how many documents."""
+    return len(await QUERIES.rows(conn, "remove_all", user_id=user_id))
 
 
 async def put_vectors(

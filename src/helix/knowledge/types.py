@@ -26,7 +26,6 @@ __all__ = [
     "Reading",
     "Source",
     "Stats",
-    "Vectors",
 ]
 
 DocumentId = NewType("DocumentId", UUID)
@@ -225,11 +224,15 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The answer of a search. `vectors` names the model that was used, or says why none was."""
+    """The answer of a search. `vectors` names the model that was used, or says why none was;
+
+    `unembedded` is how many of the chunks looked at had no vector.
+    """
 
     hits: list[Hit]
     vectors: str
     considered: int
+    unembedded: int
     exact: bool
     took_ms: float
     embedding_ms: float
@@ -246,11 +249,3 @@ class Stats:
     chars: int
     by_type: dict[str, int]
     by_source: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """The model whose vectors are compared, as embedding_config knows it."""
-
-    config_id: UUID
-    dimension: int

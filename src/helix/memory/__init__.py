@@ -4,7 +4,8 @@
 request. Below it lie sql/schema/cognee_memories.sql and the engine of `helix.retrieval`.
 """
 
-from helix.memory.domain import ContentEraser, Memories, build, choose_embedder
+from helix.memory.asked import extractor
+from helix.memory.domain import ContentEraser, Memories, build
 from helix.memory.errors import (
     BadMemory,
     DuplicateMemory,
@@ -22,13 +23,20 @@ from helix.memory.replication import (
     build_replication,
 )
 from helix.memory.routes import build_router
-from helix.memory.service import add_memories, forget_all, forget_memories, record_uses
+from helix.memory.service import (
+    add_memories,
+    erase_user_content,
+    forget_all,
+    forget_memories,
+    record_uses,
+)
 from helix.memory.store import apply_tombstones, tombstones_since
 from helix.memory.types import (
     Added,
     AuditReport,
     Entity,
     Filters,
+    Forgotten,
     Found,
     Hit,
     Memory,
@@ -36,6 +44,7 @@ from helix.memory.types import (
     NewMemory,
     Patch,
     Relation,
+    Sources,
     Step,
     Use,
 )
@@ -50,6 +59,7 @@ __all__ = [
     "EntityNotFound",
     "Extractor",
     "Filters",
+    "Forgotten",
     "Found",
     "Hit",
     "Memories",
@@ -61,6 +71,7 @@ __all__ = [
     "Patch",
     "Relation",
     "Replication",
+    "Sources",
     "Step",
     "Use",
     "add_memories",
@@ -71,9 +82,10 @@ __all__ = [
     "build_node_router",
     "build_replication",
     "build_router",
-    "choose_embedder",
     "enqueue_embedding",
     "entities",
+    "erase_user_content",
+    "extractor",
     "forget_all",
     "forget_memories",
     "neighbours",

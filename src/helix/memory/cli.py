@@ -23,14 +23,14 @@ from helix.core.db import OUTAGES, Database, Role, connect
 from helix.core.errors import Misuse, NotFound, Unavailable
 from helix.core.instance import locate
 from helix.memory import graph
-from helix.memory.domain import Memories, choose_embedder
+from helix.memory.domain import Memories
 from helix.memory.near import build_indexes
 from helix.memory.render import shown_memory, shown_report
 from helix.memory.replication.cli import conflicts_app, nodes_app, rebuild
 from helix.memory.service import reindex
 from helix.memory.types import Filters, MemoryId, NewMemory
 from helix.memory.users import find_user
-from helix.retrieval import SIGNALS
+from helix.retrieval import SIGNALS, choose_embedder, why_no_embedder
 
 __all__ = ["main"]
 
@@ -75,7 +75,9 @@ def _with(
         async with db.transaction(Role.OPERATOR) as conn:
             user_id = await find_user(conn, user)
         embedder = choose_embedder(settings) if vectors else None
-        memories = Memories(db, embedder, SystemClock(), role=Role.OPERATOR)
+        memories = Memories(
+            db, embedder, SystemClock(), role=Role.OPERATOR, without=why_no_embedder(settings)
+        )
         try:
             return await work(memories, user_id)
         finally:
@@ -251,7 +253,7 @@ def forget(
     memory_ids: Annotated[list[UUID] | None, typer.Argument(help="Which; or --all.")] = None,
     *,
     user: User,
-    everything: Annotated[bool, typer.Option("--all", help="Everything of this user.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every memory of this user.")] = False,
     yes: Yes = False,
     home: Home = None,
 ) -> None:
@@ -270,8 +272,12 @@ def forget(
                 say(f"would erase every memory of {user}")
             return -1
         if everything:
-            return await memories.forget_all(user_id=user_id)
-        return len(await memories.forget(user_id=user_id, ids=ids))
+            say("conversations and documents are not touched: see helix conversations, knowledge")
+            return (await memories.forget_all(user_id=user_id))[0]
+        gone = await memories.forget(user_id=user_id, ids=ids)
+        for talk in gone.conversations_kept:
+            say(f"conversation {talk} was its source and still has the words")
+        return len(gone.ids)
 
     count = _with(home, user, work, vectors=False)
     if count < 0:

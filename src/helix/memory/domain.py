@@ -12,49 +12,41 @@ from uuid import UUID, uuid4
 from helix.core.clock import Clock
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Database, Role
-from helix.core.errors import HelixError, Misuse
+from helix.core.errors import HelixError
 from helix.core.ids import IdSource
 from helix.core.log import get_log
 from helix.memory import audit as audits
 from helix.memory import service, store, vectors
-from helix.memory.jobs import enqueue_embedding
-from helix.memory.search import Searcher
+from helix.memory.jobs import enqueue_embedding, enqueue_extraction, enqueue_reindexing
+from helix.memory.search import EXACT_MAX, Searcher
 from helix.memory.types import (
     Added,
     AuditReport,
     Filters,
+    Forgotten,
     Found,
     Memory,
     MemoryId,
     NewMemory,
     Patch,
+    Sources,
     Use,
 )
-from helix.retrieval import Embedder, Kind, local_embedder
+from helix.retrieval import Embedder, Kind, find_model, why_no_embedder
 
-__all__ = ["ContentEraser", "Memories", "build", "choose_embedder"]
+__all__ = ["ContentEraser", "Memories", "build"]
 
 _log = get_log(__name__)
 
-ContentEraser = Callable[[UUID, Sequence[MemoryId]], Awaitable[None]]
-"""Told, before memories are forgotten, of whom and which: erases the texts they were made of."""
+ContentEraser = Callable[[UUID, Sources | None], Awaitable[Sequence[UUID]]]
+"""Erases the conversations of a user that memories were drawn from, or all with None.
+
+Returns which it erased.
+"""
 
 FLUSH_EVERY_S = 1.0
 USES_SHOWN = 100
 _TROUBLE: tuple[type[BaseException], ...] = (HelixError, *OUTAGES)
-
-
-def choose_embedder(settings: Settings) -> Embedder | None:
-    """Return the embedder that HELIX_EMBEDDER names, or None.
-
-    `auto` is the offline model when it is installed. Raises Misuse when `local` is not installed.
-    """
-    if settings.embedder == "none":
-        return None
-    found = local_embedder()
-    if found is None and settings.embedder == "local":
-        raise Misuse("HELIX_EMBEDDER=local, but its weights are not installed: make embedder")
-    return found
 
 
 class Memories:
@@ -72,14 +64,23 @@ class Memories:
         *,
         role: Role = Role.APP,
         erase_content: ContentEraser | None = None,
+        extracts: bool = False,
+        without: str = "no embedder is set up",
+        exact_max: int = EXACT_MAX,
     ) -> None:
+        """`extracts`: a task asks a model for what new memories speak of (see `register_jobs`).
+
+        `without` is why there is no embedder, for the answers of searches. Up to `exact_max`
+        memories of a user each is scored.
+        """
         self._db = db
+        self._extracts = extracts
         self._embedder = embedder
         self._clock = clock
         self._role = role
         self._erase_content = erase_content
         self._ids = IdSource()
-        self._searcher = Searcher(db, embedder, clock)
+        self._searcher = Searcher(db, embedder, clock, without=without, exact_max=exact_max)
         self._handed_out: dict[UUID, Counter[MemoryId]] = {}
         self._flusher: asyncio.Task[None] | None = None
 
@@ -89,7 +90,17 @@ class Memories:
         return self._embedder
 
     async def start(self) -> None:
-        """Begin to write down now and then which memories were handed out."""
+        """Begin to write down now and then which memories were handed out.
+
+        With an embedder whose model is new here, everything is embedded anew in the background.
+        """
+        if self._embedder is not None:
+            try:
+                async with self._db.transaction(Role.OPERATOR) as conn:
+                    if await find_model(conn, self._embedder) is None:
+                        await enqueue_reindexing(conn)
+            except _TROUBLE as exc:  # the nightly look does it
+                _log.warning("reindexing_not_begun", reason=type(exc).__name__)
         self._flusher = asyncio.create_task(self._flush_for_ever(), name="helix-memory-access")
 
     async def stop(self) -> None:
@@ -135,8 +146,11 @@ class Memories:
                 new_id=lambda: self._ids.next(now),
                 now=now,
             )
-            if self._embedder is not None and not all(one.duplicate for one in added):
+            fresh = [one.id for one in added if not one.duplicate]
+            if self._embedder is not None and fresh:
                 await enqueue_embedding(conn, user_id=user_id)
+            if self._extracts and fresh:
+                await enqueue_extraction(conn, user_id=user_id, ids=fresh)
         return added
 
     async def search(
@@ -213,23 +227,40 @@ class Memories:
             )
             if self._embedder is not None and patch.content is not None:
                 await enqueue_embedding(conn, user_id=user_id)
+            if self._extracts and patch.content is not None:
+                await enqueue_extraction(conn, user_id=user_id, ids=[memory_id])
         return changed
 
-    async def forget(self, *, user_id: UUID, ids: Sequence[MemoryId]) -> Sequence[MemoryId]:
-        """Erase memories for good with everything derived from them; return the ids erased.
+    async def forget(
+        self, *, user_id: UUID, ids: Sequence[MemoryId], sources: bool = False
+    ) -> Forgotten:
+        """Erase memories for good with everything derived from them; say what was erased.
 
-        What they were made of (messages of a conversation) is erased first, so that stopping
-        half-way can be mended by forgetting again.
+        With `sources` the conversations they were drawn from are erased first, whole, so that
+        stopping half-way can be mended by forgetting again. Without, those are named: they still
+        have the words.
         """
-        if self._erase_content is not None:
-            await self._erase_content(user_id, ids)
         async with self._db.transaction(self._role, tenant=user_id) as conn:
-            return await service.forget_memories(conn, user_id=user_id, ids=ids)
+            drawn_from = await store.sources_of(conn, user_id=user_id, ids=ids)
+        erased: Sequence[UUID] = ()
+        if sources and self._erase_content is not None:
+            erased = await self._erase_content(user_id, drawn_from)
+        async with self._db.transaction(self._role, tenant=user_id) as conn:
+            gone = await service.forget_memories(conn, user_id=user_id, ids=ids)
+        kept = set(drawn_from.conversation_ids) - set(erased)
+        return Forgotten(tuple(gone), tuple(erased), tuple(sorted(kept)))
 
-    async def forget_all(self, *, user_id: UUID) -> int:
-        """Erase every memory of exactly this user; return how many."""
+    async def forget_all(self, *, user_id: UUID, sources: bool = False) -> tuple[int, int]:
+        """Erase every memory of exactly this user; return how many memories and conversations.
+
+        With `sources` every conversation of the user is erased first; without none is touched.
+        Documents (helix.knowledge) are never touched.
+        """
+        erased: Sequence[UUID] = ()
+        if sources and self._erase_content is not None:
+            erased = await self._erase_content(user_id, None)
         async with self._db.transaction(self._role, tenant=user_id) as conn:
-            return await service.forget_all(conn, user_id=user_id)
+            return await service.forget_all(conn, user_id=user_id), len(erased)
 
     async def audit(self, *, user_id: UUID, apply: bool = False) -> AuditReport:
         """Look over the user's memories; with `apply` mend what can be undone."""
@@ -270,7 +301,15 @@ def build(
     settings: Settings,
     clock: Clock,
     *,
+    embedder: Embedder | None,
     erase_content: ContentEraser | None = None,
 ) -> Memories:
     """Return memory as the server runs it."""
-    return Memories(db, choose_embedder(settings), clock, erase_content=erase_content)
+    return Memories(
+        db,
+        embedder,
+        clock,
+        erase_content=erase_content,
+        extracts=settings.memory_extraction_model is not None,
+        without=why_no_embedder(settings),
+    )

@@ -7,7 +7,15 @@ Rules find less than a model would and make nothing up. A model's answer can be 
 import re
 from dataclasses import dataclass
 
-__all__ = ["Extracted", "FoundEntity", "FoundRelation", "extract"]
+__all__ = [
+    "ENTITIES_MAX",
+    "NAME_CHARS_MAX",
+    "RELATIONS_MAX",
+    "Extracted",
+    "FoundEntity",
+    "FoundRelation",
+    "extract",
+]
 
 ENTITIES_MAX = 32
 RELATIONS_MAX = 16

@@ -12,14 +12,14 @@ import numpy as np
 
 from helix.core.db import Connection
 from helix.memory.store import QUERIES, vector_text
-from helix.memory.types import Vectors
+from helix.retrieval import Vectors
 
 __all__ = ["INDEXED_FROM", "build_indexes", "nearest"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 INDEXED_FROM = 10_000
 INDEXED_DIMENSIONS = (384, 768, 1024, 1536, 3072)
-EF_SEARCH = 400
+EF_SEARCH = 200
 """How many candidates the index keeps while it walks: more finds more and takes longer."""
 
 
@@ -42,7 +42,7 @@ async def nearest(
         rows = await QUERIES.rows(conn, f"nearest_{model.dimension}", **values)
     else:
         rows = await QUERIES.rows(conn, "nearest_any", dimension=model.dimension, **values)
-    return [row["memory_id"] for row in rows]
+    return list(dict.fromkeys(row["memory_id"] for row in rows))
 
 
 async def build_indexes(

@@ -1,12 +1,13 @@
 -- Statements of memory. They run as helix_app under the tenant's setting, or as helix_operator; every one names the user.
 
 -- name: insert_memories
--- Add memories in the given order; one that a live memory already says exactly is left out.
+-- Add memories in the given order; one that a live memory already says exactly is left out. What is over already began when it ended,
+-- at the latest.
 -- Index: memories_user_id_content_hash_key. Locks: only its own rows; waits for a transaction that adds the same text.
 INSERT INTO memories (id, user_id, session_id, project_id, agent_id, content, memory_type, entities, relationships, speaker, confidence,
     importance, source_response_id, conversation_id, valid_from, valid_to, tags, metadata)
 SELECT g.id, :user_id, g.session_id, g.project_id, g.agent_id, g.content, g.memory_type, g.entities, g.relationships, g.speaker, g.confidence,
-       g.importance, g.source_response_id, g.conversation_id, coalesce(g.valid_from, :now), g.valid_to, g.tags, g.metadata
+       g.importance, g.source_response_id, g.conversation_id, coalesce(g.valid_from, least(:now::timestamptz, g.valid_to)), g.valid_to, g.tags, g.metadata
 FROM ROWS FROM (jsonb_to_recordset(:memories::jsonb) AS (
     id uuid, session_id uuid, project_id uuid, agent_id text, content text, memory_type text, entities jsonb, relationships jsonb, speaker text,
     confidence numeric, importance numeric, source_response_id uuid, conversation_id uuid, valid_from timestamptz, valid_to timestamptz,
@@ -58,14 +59,7 @@ SELECT count(*) AS count FROM (SELECT FROM memory_search WHERE user_id = :user_i
 
 -- name: whole_scope
 -- Every memory the user may find, packed: one row, a value a column. Index: memory_search_user_id_idx.
-SELECT count(*) AS count,
-       coalesce(string_agg(uuid_send(s.memory_id), ''), '') AS ids,
-       coalesce(string_agg(uuid_send(coalesce(s.conversation_id, s.session_id, s.memory_id)), ''), '') AS groups,
-       coalesce(string_agg(timestamptz_send(s.valid_from), ''), '') AS at,
-       coalesce(string_agg(array_send(s.terms), ''), '') AS terms,
-       coalesce(string_agg(int4send(cardinality(s.terms)), ''), '') AS counts,
-       coalesce(string_agg(int4send(s.facts), ''), '') AS facts,
-       coalesce(string_agg(int4send(s.speaker), ''), '') AS speaker
+SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(s.packed)), ''), '') AS lengths
 FROM memory_search AS s
 WHERE s.user_id = :user_id
   AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
@@ -76,26 +70,19 @@ WHERE s.user_id = :user_id
   AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at);
 
 -- name: part_scope
--- The same for some memories and those beside them in their conversations. Index: memory_search_pkey, memory_search_conversation_idx.
+-- The same for some memories and, of those in the middle, those beside them in their conversations: two each way, more of the heart. Index: memory_search_pkey, memory_search_conversation_idx.
 WITH chosen AS MATERIALIZED (
     SELECT c.memory_id, c.conversation_id, c.valid_from FROM memory_search AS c WHERE c.memory_id = ANY(:ids::uuid[]) AND c.user_id = :user_id
 ), wider AS (
     SELECT memory_id FROM chosen
     UNION
-    SELECT b.memory_id FROM (SELECT memory_id, conversation_id, valid_from FROM chosen WHERE conversation_id IS NOT NULL LIMIT :most_beside) AS c CROSS JOIN LATERAL (
+    SELECT b.memory_id FROM (SELECT memory_id, conversation_id, valid_from FROM chosen WHERE conversation_id IS NOT NULL AND memory_id = ANY(:middle::uuid[])) AS c CROSS JOIN LATERAL (
         (SELECT n.memory_id FROM memory_search AS n WHERE n.conversation_id = c.conversation_id AND n.user_id = :user_id
-            AND (n.valid_from, n.memory_id) > (c.valid_from, c.memory_id) ORDER BY n.valid_from, n.memory_id LIMIT 2)
+            AND (n.valid_from, n.memory_id) > (c.valid_from, c.memory_id) ORDER BY n.valid_from, n.memory_id LIMIT CASE WHEN c.memory_id = ANY(:heart::uuid[]) THEN :most_beside::integer ELSE 2 END)
         UNION ALL
         (SELECT p.memory_id FROM memory_search AS p WHERE p.conversation_id = c.conversation_id AND p.user_id = :user_id
-            AND (p.valid_from, p.memory_id) < (c.valid_from, c.memory_id) ORDER BY p.valid_from DESC, p.memory_id DESC LIMIT 2)) AS b)
-SELECT count(*) AS count,
-       coalesce(string_agg(uuid_send(s.memory_id), ''), '') AS ids,
-       coalesce(string_agg(uuid_send(coalesce(s.conversation_id, s.session_id, s.memory_id)), ''), '') AS groups,
-       coalesce(string_agg(timestamptz_send(s.valid_from), ''), '') AS at,
-       coalesce(string_agg(array_send(s.terms), ''), '') AS terms,
-       coalesce(string_agg(int4send(cardinality(s.terms)), ''), '') AS counts,
-       coalesce(string_agg(int4send(s.facts), ''), '') AS facts,
-       coalesce(string_agg(int4send(s.speaker), ''), '') AS speaker
+            AND (p.valid_from, p.memory_id) < (c.valid_from, c.memory_id) ORDER BY p.valid_from DESC, p.memory_id DESC LIMIT CASE WHEN c.memory_id = ANY(:heart::uuid[]) THEN :most_beside::integer ELSE 2 END)) AS b)
+SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(s.packed)), ''), '') AS lengths
 FROM wider AS w JOIN memory_search AS s ON s.memory_id = w.memory_id
 WHERE s.user_id = :user_id
   AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
@@ -106,15 +93,24 @@ WHERE s.user_id = :user_id
   AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at);
 
 -- name: term_candidates
--- Memories of the user that hold each term, at most so many a term. Index: memory_search_terms_idx and memory_search_user_id_idx.
-SELECT a.term, array_agg(h.memory_id) AS ids
+-- Memories of a large user that hold each term, at most so many a term, with who speaks in them. To be run as helix_operator: under a
+-- tenant's policy no index of terms may be used (array operators are not leakproof). What it leads to is read under the policy.
+-- Index: memory_search_terms_idx; the user is asked so that no second index is combined with it.
+SELECT a.term, array_agg(h.memory_id) AS ids, array_agg(DISTINCT h.speaker) AS speakers
 FROM unnest(:terms::integer[]) AS a (term) CROSS JOIN LATERAL (
-    SELECT s.memory_id FROM memory_search AS s WHERE s.user_id = :user_id AND s.terms @> ARRAY[a.term] LIMIT :per_term) AS h
+    SELECT s.memory_id, s.speaker FROM memory_search AS s
+    WHERE helix_scoped_terms(s.user_id, s.terms) @> ARRAY[hashint4extended(a.term, uuid_hash_extended(:user_id::uuid, 0))]
+      AND (s.user_id = :user_id) IS TRUE LIMIT :per_term) AS h
 GROUP BY a.term;
 
--- name: speakers_of_ids
--- Who speaks in some memories? Index: memory_search_pkey.
-SELECT DISTINCT speaker FROM memory_search WHERE memory_id = ANY(:ids::uuid[]) AND user_id = :user_id;
+-- name: pair_candidates
+-- The same for memories that hold both of two terms. As helix_operator. Index: memory_search_terms_idx.
+SELECT h.memory_id
+FROM ROWS FROM (unnest(:firsts::integer[]), unnest(:seconds::integer[])) AS p (first, second) CROSS JOIN LATERAL (
+    SELECT s.memory_id FROM memory_search AS s
+    WHERE helix_scoped_terms(s.user_id, s.terms) @> ARRAY[hashint4extended(p.first, uuid_hash_extended(:user_id::uuid, 0)),
+                                                          hashint4extended(p.second, uuid_hash_extended(:user_id::uuid, 0))]
+      AND (s.user_id = :user_id) IS TRUE LIMIT :per_pair) AS h;
 
 -- name: cosines
 -- The cosine of every vector the user has of one model to the question's, packed. Exact. The question's vector stands in a sub-select
@@ -131,20 +127,6 @@ SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
 FROM memory_embeddings AS e
 WHERE e.memory_id = ANY(:ids::uuid[]) AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension;
 
--- name: embedding_model
--- The model by this name, made known if it is new. Locks: its row when it is new.
-WITH made AS (
-    INSERT INTO embedding_config (provider, model, dimension) VALUES (:provider, :model, :dimension)
-    ON CONFLICT (provider, model, dimension) DO NOTHING RETURNING id)
-SELECT id FROM made
-UNION ALL
-SELECT id FROM embedding_config WHERE provider = :provider AND model = :model AND dimension = :dimension
-LIMIT 1;
-
--- name: find_embedding_model
--- The model by this name, if it is known.
-SELECT id FROM embedding_config WHERE provider = :provider AND model = :model AND dimension = :dimension;
-
 -- name: without_vector
 -- Searchable memories of a user that have no vector of a model. Index: memory_search_user_id_idx, memory_embeddings_pkey.
 SELECT m.id, m.content
@@ -154,20 +136,29 @@ WHERE s.user_id = :user_id AND (:after_id::uuid IS NULL OR s.memory_id > :after_
                   WHERE e.memory_id = s.memory_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension)
 ORDER BY s.memory_id LIMIT :max_count;
 
+-- name: count_without_vector
+-- How many are they? Index: memory_search_user_id_idx, memory_embeddings_pkey.
+SELECT count(*) AS count FROM memory_search AS s
+WHERE s.user_id = :user_id
+  AND NOT EXISTS (SELECT FROM memory_embeddings AS e
+                  WHERE e.memory_id = s.memory_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension);
+
 -- name: users_without_vectors
--- Users who have searchable memories without a vector of a model. Reads all of memory_search: for maintenance.
+-- Users, in the order of ids, who have searchable memories without a vector of a model. Reads all of memory_search: for maintenance.
 SELECT DISTINCT s.user_id FROM memory_search AS s
-WHERE NOT EXISTS (SELECT FROM memory_embeddings AS e
-                  WHERE e.memory_id = s.memory_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension)
+WHERE (:after_id::uuid IS NULL OR s.user_id > :after_id)
+  AND NOT EXISTS (SELECT FROM memory_embeddings AS e
+                  WHERE e.memory_id = s.memory_id AND e.embedding_config_id = :config_id::uuid AND e.dimension = :dimension)
 ORDER BY s.user_id LIMIT :max_count;
 
 -- name: put_vectors
 -- Keep vectors; a memory forgotten or changed meanwhile gets none. Index: memories_pkey. Locks: its own rows, and the memories for share.
-INSERT INTO memory_embeddings AS e (memory_id, embedding_config_id, dimension, user_id, embedding)
-SELECT m.id, :config_id, :dimension, m.user_id, g.vector::halfvec
-FROM ROWS FROM (unnest(:ids::uuid[]), unnest(:hashes::bytea[]), unnest(:vectors::text[])) AS g (id, hash, vector)
+INSERT INTO memory_embeddings AS e (memory_id, embedding_config_id, dimension, user_id, embedding, part)
+SELECT m.id, :config_id, :dimension, m.user_id, g.vector::halfvec, g.part
+FROM ROWS FROM (unnest(:ids::uuid[]), unnest(:hashes::bytea[]), unnest(:vectors::text[]), unnest(:parts::smallint[])) AS g (id, hash, vector, part)
 JOIN memories AS m ON m.id = g.id AND m.user_id = :user_id AND m.content_hash = g.hash
-ON CONFLICT (memory_id, embedding_config_id, dimension) DO UPDATE SET embedding = excluded.embedding;
+ON CONFLICT (memory_id, embedding_config_id, dimension, part) DO UPDATE SET embedding = excluded.embedding
+RETURNING e.part;
 
 -- name: drop_vectors
 -- Take the vectors of a memory whose text has changed. Index: memory_embeddings_pkey.
@@ -215,6 +206,12 @@ WHERE m.id = g.id;
 -- name: forget
 -- Erase memories with all that is derived from them (see forget_memories). Locks: their rows.
 SELECT forget_memories AS id FROM forget_memories(:user_id, :ids::uuid[]);
+
+-- name: sources_of
+-- From which conversations and answers were memories drawn? Those merged into them count too. Index: memories_pkey, memories_merged_into_idx.
+SELECT DISTINCT conversation_id, source_response_id FROM memories
+WHERE user_id = :user_id AND (id = ANY(:ids::uuid[]) OR merged_into = ANY(:ids::uuid[]))
+  AND (conversation_id IS NOT NULL OR source_response_id IS NOT NULL);
 
 -- name: ids_of_user
 -- Every memory of a user, merged ones too, in pages. Index: idx_memories_user_id.

@@ -31,6 +31,7 @@ def shown_found(found: Found, *, explain: bool) -> dict[str, Any]:
         "vectors": found.vectors,
         "kind": found.kind,
         "considered": found.considered,
+        "unembedded": found.unembedded,
         "exact": found.exact,
         "took_ms": found.took_ms,
         "embedding_ms": found.embedding_ms,

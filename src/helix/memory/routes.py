@@ -122,8 +122,17 @@ class UseBody(_Body):
     score: float | None = Field(default=None, allow_inf_nan=False)
 
 
-def build_router(memories: Memories, identify: Callable[[Request], Awaitable[UUID]]) -> APIRouter:
-    """Return the routes; `identify` tells whose memories a request may touch, or refuses it."""
+Identify = Callable[[Request], Awaitable[UUID]]
+
+
+def build_router(
+    memories: Memories, identify: Identify, *, may_erase: Identify | None = None
+) -> APIRouter:
+    """Return the routes; `identify` tells whose memories a request may touch, or refuses it.
+
+    `may_erase` refuses requests that would erase conversations and may not; None: as `identify`.
+    """
+    may_erase = may_erase or identify
     api = APIRouter(prefix="/api/memories", tags=["memory"])
     User = Annotated[UUID, Depends(identify)]  # noqa: N806 - a type
     Moment = Annotated[AwareDatetime | None, Query()]  # noqa: N806 - a type
@@ -169,11 +178,23 @@ def build_router(memories: Memories, identify: Callable[[Request], Awaitable[UUI
         return {"data": [shown_memory(memory) for memory in found]}
 
     @api.delete("")
-    async def forget_all(user_id: User, all: bool = False) -> dict[str, Any]:  # noqa: A002
-        """Erase every memory of the caller, for good; needs `?all=true`."""
+    async def forget_all(
+        request: Request,
+        user_id: User,
+        all: bool = False,  # noqa: A002
+        sources: bool = False,
+    ) -> dict[str, Any]:
+        """Erase every memory of the caller, for good; needs `?all=true`.
+
+        With `&sources=true` every conversation too, for which a key needs its scope as well.
+        """
         if not all:
             return {"forgotten": 0, "hint": "add ?all=true to erase every memory for good"}
-        return {"forgotten": await memories.forget_all(user_id=user_id)}
+        if sources:
+            await may_erase(request)
+        count, talks = await memories.forget_all(user_id=user_id, sources=sources)
+        kept = ["documents"] if sources else ["conversations (add &sources=true)", "documents"]
+        return {"forgotten": count, "conversations_erased": talks, "kept": kept}
 
     @api.post("/uses", status_code=201)
     async def used(body: UsesBody, user_id: User) -> dict[str, Any]:
@@ -253,10 +274,23 @@ def build_router(memories: Memories, identify: Callable[[Request], Awaitable[UUI
         return shown_memory(changed)
 
     @api.delete("/{memory_id}")
-    async def forget(memory_id: UUID, user_id: User) -> dict[str, Any]:
-        """Erase a memory for good, with everything derived from it."""
+    async def forget(
+        request: Request, memory_id: UUID, user_id: User, sources: bool = False
+    ) -> dict[str, Any]:
+        """Erase a memory for good, with everything derived from it.
+
+        With `?sources=true` the conversation it was drawn from too, whole; a key needs the scope
+        of conversations as well. Without, `conversations_kept` says which still have the words.
+        """
         own = MemoryId(memory_id)
         await memories.get(user_id=user_id, memory_id=own)
-        return {"forgotten": await memories.forget(user_id=user_id, ids=[own])}
+        if sources:
+            await may_erase(request)
+        gone = await memories.forget(user_id=user_id, ids=[own], sources=sources)
+        return {
+            "forgotten": gone.ids,
+            "conversations_erased": gone.conversations_erased,
+            "conversations_kept": gone.conversations_kept,
+        }
 
     return api

@@ -5,10 +5,11 @@ memories that hold a word of the question and those whose vectors are near, with
 them in their conversations; they are scored by the same signals.
 """
 
-import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import combinations
 from typing import Any
 from uuid import UUID
 
@@ -16,25 +17,27 @@ import numpy as np
 
 from helix.core.clock import Clock
 from helix.core.db import Connection, Database, Role
-from helix.core.errors import Unavailable
-from helix.core.log import get_log
 from helix.memory import store
 from helix.memory.errors import BadMemory
 from helix.memory.near import nearest
 from helix.memory.policy import check_filters, check_text
-from helix.memory.types import Filters, Found, Hit, MemoryId, Scored, Vectors
+from helix.memory.types import Filters, Found, Hit, MemoryId, Scored
 from helix.retrieval import (
     Embedder,
-    EmbeddingFailed,
     Kind,
     Question,
     Ranked,
     Scope,
-    WeightsUnusable,
+    Vectors,
     ask,
     dense_of,
+    embed_question,
+    estimate_found,
+    find_model,
     kind_of,
+    missing_vectors,
     rank,
+    rank_aside,
     scope_of,
     speaker_number,
     to_embed,
@@ -43,17 +46,22 @@ from helix.retrieval import (
 __all__ = ["EXACT_MAX", "Searcher"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_log = get_log(__name__)
 
 EXACT_MAX = 10_000
 HITS_MAX = 100
 QUERY_CHARS_MAX = 4_000
 COUNTED_MAX = 100_000
 PER_TERM = 600
-CANDIDATES_MAX = 1_000
-NEAREST = 200
-BESIDE_MAX = 200
-_IN_THREAD_FROM = 1_000  # rows; fewer are ranked in less time than a thread takes to wake
+COMMON_TERMS_MAX = 5
+"""Words in more memories than PER_TERM; of these, memories are looked for that hold two."""
+PER_PAIR = 300
+CANDIDATES_MAX = 600
+NEAREST = 100
+MIDDLE_MAX = 60
+"""Candidates by words, and by vectors, beside which is looked too: two each way."""
+HEART_MAX = 10
+"""The best of them, whose conversation is looked at further, since it speaks for its texts."""
+BESIDE_HEART = 12
 _SIZES_KEPT = 10_000
 
 
@@ -73,7 +81,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """The memories of a large user that hold words of the question, and what is known of all."""
+    """The memories of a large user that hold words of the question, best first; and of all."""
 
     ids: list[UUID]
     said_by: set[int]
@@ -99,9 +107,19 @@ async def _with_cosines(
 class Searcher:
     """Finds memories. Holds no connection while a question is embedded."""
 
-    def __init__(self, db: Database, embedder: Embedder | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        embedder: Embedder | None,
+        clock: Clock,
+        *,
+        without: str,
+        exact_max: int = EXACT_MAX,
+    ) -> None:
+        self._exact_max = exact_max
         self._db = db
         self._embedder = embedder
+        self._without = without
         self._clock = clock
         self._model: Vectors | None = None
         self._sizes: dict[UUID, int] = {}  # memories last seen of a user, newest last
@@ -129,13 +147,21 @@ class Searcher:
         started = self._clock.monotonic_s()
         now = self._clock.now()
         ask(query)  # refuses a question without words before anything is read
-        async with self._db.transaction(role, tenant=user_id) as conn:
-            gathered = await self._gather(conn, user_id, query, filters, now)
-            model = await self._known_model(conn)
+        gathered = await self._gather(
+            user_id=user_id, query=query, filters=filters, now=now, role=role
+        )
+        model = self._model
         speakers = gathered.speakers()
         question = ask(query, speakers=speakers)
         before = self._clock.monotonic_s()
-        vector, told = await self._embed(query, speakers, model)
+        named = [word for word in query.replace("’", "'").split() if _names(word) & speakers]
+        vector, told = await embed_question(
+            self._embedder,
+            to_embed(query, [_bare(word) for word in named]),
+            model=model,
+            user_id=user_id,
+            without=self._without,
+        )
         embedding_s = self._clock.monotonic_s() - before
         async with self._db.transaction(role, tenant=user_id) as conn:
             near: list[UUID] = []
@@ -154,10 +180,10 @@ class Searcher:
             if vector is not None and model is not None:
                 scope = await _with_cosines(conn, user_id, part, model, vector)
                 part = replace(part, scope=scope)
-                if not _has_vectors(scope):
+                if missing_vectors(scope.corpus) == len(scope.ids):
                     told = "none: no memory here has a vector yet"
             chosen = kind or kind_of(part.scope.corpus.speaker)
-            best = await self._ranked(question, part, max_count, chosen)
+            best = await _ranked(question, part, max_count, chosen)
             scored = [
                 Scored(MemoryId(UUID(bytes=part.scope.id_bytes(r.row))), r.score, r.parts)
                 for r in best
@@ -169,69 +195,82 @@ class Searcher:
             vectors=told,
             kind=chosen.value,
             considered=len(part.scope.ids),
+            unembedded=missing_vectors(part.scope.corpus),
             exact=part.exact,
             took_ms=round(took_s * 1000, 3),
             embedding_ms=round(embedding_s * 1000, 3),
         )
 
-    async def _known_model(self, conn: Connection) -> Vectors | None:
-        """Return the embedder's model if any vector can be of it; asked of the database once."""
+    async def _learn_model(self, conn: Connection) -> None:
+        """Look for the embedder's model until it is known: nothing may be embedded with it yet."""
         if self._embedder is not None and self._model is None:
-            self._model = await store.embedding_model(
-                conn,
-                provider=self._embedder.provider,
-                model=self._embedder.model,
-                dimension=self._embedder.dimension,
-                make=False,
-            )
-        return self._model
-
-    async def _embed(
-        self, query: str, speakers: set[int], model: Vectors | None
-    ) -> tuple[Array | None, str]:
-        if self._embedder is None:
-            return None, "none: no embedder is set up"
-        if model is None:
-            return None, "none: no memory has a vector yet"
-        named = [word for word in query.replace("’", "'").split() if _names(word) & speakers]
-        text = to_embed(query, [_bare(word) for word in named])
-        try:
-            return (await self._embedder.embed([text]))[0], self._embedder.model
-        except (EmbeddingFailed, WeightsUnusable, Unavailable) as exc:
-            _log.warning("search_without_vectors", reason=exc.message)
-            return None, f"none: {exc.message}"
+            self._model = await find_model(conn, self._embedder)
 
     async def _gather(
-        self, conn: Connection, user_id: UUID, query: str, filters: Filters, now: datetime
+        self,
+        *,
+        user_id: UUID,
+        query: str,
+        filters: Filters,
+        now: datetime,
+        role: Role,
     ) -> "_Part | _Candidates":
         """Return all the user may find, or, of a large user, what holds a word of the question."""
         size = self._sizes.pop(user_id, None)
-        if size is None or EXACT_MAX // 2 < size <= EXACT_MAX:
-            size = await store.count_scope(conn, user_id=user_id, most=COUNTED_MAX)
+        if size is None or size <= self._exact_max:
+            async with self._db.transaction(role, tenant=user_id) as conn:
+                if size is None or size > self._exact_max // 2:
+                    size = await store.count_scope(
+                        conn, user_id=user_id, most=max(COUNTED_MAX, self._exact_max)
+                    )
+                self._remember(user_id, size)
+                await self._learn_model(conn)
+                if size <= self._exact_max:
+                    packed = await store.whole_scope(
+                        conn, user_id=user_id, filters=filters, now=now
+                    )
+                    scope = scope_of(packed)
+                    self._remember(user_id, max(size, len(scope.ids)))
+                    return _Part(scope, exact=True)
+        self._remember(user_id, size)
+        return await self._candidates(user_id, ask(query).terms, size)
+
+    def _remember(self, user_id: UUID, size: int) -> None:
+        self._sizes.pop(user_id, None)
         self._sizes[user_id] = size
         if len(self._sizes) > _SIZES_KEPT:
             del self._sizes[next(iter(self._sizes))]
-        if size > EXACT_MAX:
-            return await self._candidates(conn, user_id, query, size)
-        packed = await store.whole_scope(conn, user_id=user_id, filters=filters, now=now)
-        scope = scope_of(packed)
-        self._sizes[user_id] = max(size, len(scope.ids))
-        return _Part(scope, exact=True)
 
-    async def _candidates(
-        self, conn: Connection, user_id: UUID, query: str, total: int
-    ) -> _Candidates:
-        """Return the memories of a large user that hold a word of the question, rarest first."""
-        by_term = await store.term_candidates(
-            conn, user_id=user_id, terms=ask(query).terms, per_term=PER_TERM
-        )
+    async def _candidates(self, user_id: UUID, terms: Sequence[int], total: int) -> _Candidates:
+        """Return the memories of a large user that hold words of the question, best first.
+
+        Asked as an operator, of whom an index of terms may be used; only ids leave this, and what
+        they lead to is read under the tenant's policy.
+        """
+        async with self._db.transaction(Role.OPERATOR) as conn:
+            by_term, speakers = await store.term_candidates(
+                conn, user_id=user_id, terms=terms, per_term=PER_TERM
+            )
+            cut = [term for term in terms if len(by_term.get(term, ())) >= PER_TERM]
+            pairs = list(combinations(cut[:COMMON_TERMS_MAX], 2))
+            both: list[UUID] = []
+            if pairs:
+                both = await store.pair_candidates(
+                    conn, user_id=user_id, pairs=pairs, per_pair=PER_PAIR
+                )
+            await self._learn_model(conn)
+        found = {
+            term: estimate_found(len(ids), total, most=PER_TERM) for term, ids in by_term.items()
+        }
         weight: dict[UUID, float] = {}
-        for ids in by_term.values():
+        for term, ids in by_term.items():
+            rarity = math.log(1 + total / found[term])
             for i in ids:
-                weight[i] = weight.get(i, 0.0) + 1 / len(ids)
+                weight[i] = weight.get(i, 0.0) + rarity
+        common = math.log(1 + total / estimate_found(PER_TERM, total, most=PER_TERM))
+        for i in both:
+            weight[i] = max(weight.get(i, 0.0), 0.0) + common
         ordered = sorted(weight, key=lambda i: -weight[i])[:CANDIDATES_MAX]
-        speakers = await store.speakers_of_ids(conn, user_id=user_id, ids=ordered)
-        found = {term: _estimate(len(ids), total) for term, ids in by_term.items()}
         return _Candidates(ordered, speakers, total, found)
 
     async def _whole(
@@ -251,23 +290,18 @@ class Searcher:
             conn,
             user_id=user_id,
             ids=[*gathered.ids, *near],
-            most_beside=BESIDE_MAX,
+            middle=[*gathered.ids[:MIDDLE_MAX], *near[:MIDDLE_MAX]],
+            heart=[*gathered.ids[:HEART_MAX], *near[:HEART_MAX]],
+            most_beside=BESIDE_HEART,
             filters=filters,
             now=now,
         )
         return _Part(scope_of(packed), exact=False, total=gathered.total, found=gathered.found)
 
-    async def _ranked(
-        self, question: Question, part: _Part, max_count: int, kind: Kind
-    ) -> Sequence[Ranked]:
-        corpus = replace(part.scope.corpus, total=part.total, found=part.found)
 
-        def run() -> list[Ranked]:
-            return rank(question, corpus, max_count=max_count, kind=kind)
-
-        if len(part.scope.ids) < _IN_THREAD_FROM:
-            return run()
-        return await asyncio.to_thread(run)
+async def _ranked(question: Question, part: _Part, max_count: int, kind: Kind) -> Sequence[Ranked]:
+    corpus = replace(part.scope.corpus, total=part.total, found=part.found)
+    return await rank_aside(corpus, lambda: rank(question, corpus, max_count=max_count, kind=kind))
 
 
 def _bare(word: str) -> str:
@@ -276,13 +310,3 @@ def _bare(word: str) -> str:
 
 def _names(word: str) -> set[int]:
     return {speaker_number(_bare(word))} if _bare(word) else set()
-
-
-def _has_vectors(scope: Scope) -> bool:
-    dense = scope.corpus.dense
-    return dense is not None and bool(np.isfinite(dense).any())
-
-
-def _estimate(found: int, total: int) -> int:
-    """Return in how many memories a term is; the count was cut off at PER_TERM."""
-    return found if found < PER_TERM else max(found, total // 20)

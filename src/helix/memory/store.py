@@ -9,8 +9,8 @@ import numpy as np
 
 from helix.core.db import Connection, Queries
 from helix.memory.extraction import Extracted
-from helix.memory.types import Filters, Memory, MemoryId, NewMemory, Patch, Use, Vectors
-from helix.retrieval import ANALYSIS_VERSION, Analysis, Packed
+from helix.memory.types import Filters, Memory, MemoryId, NewMemory, Patch, Sources, Use
+from helix.retrieval import ANALYSIS_VERSION, Analysis, Packed, Vectors
 
 __all__ = ["QUERIES"]
 
@@ -162,15 +162,7 @@ def _filter_values(filters: Filters, now: datetime) -> dict[str, Any]:
 
 
 def _packed(row: Any) -> Packed:
-    return Packed(
-        ids=row["ids"],
-        groups=row["groups"],
-        at=row["at"],
-        terms=row["terms"],
-        counts=row["counts"],
-        facts=row["facts"],
-        speaker=row["speaker"],
-    )
+    return Packed(row["rows"], row["lengths"])
 
 
 async def whole_scope(
@@ -186,11 +178,16 @@ async def part_scope(
     *,
     user_id: UUID,
     ids: Sequence[UUID],
+    middle: Sequence[UUID],
+    heart: Sequence[UUID],
     most_beside: int,
     filters: Filters,
     now: datetime,
 ) -> Packed:
-    """Return some memories and, of the first `most_beside`, those beside them."""
+    """Return some memories and, of those in the `middle`, those beside them.
+
+    Two each way, and `most_beside` of those that are in the `heart` as well.
+    """
     values = _filter_values(filters, now)
     return _packed(
         await QUERIES.row(
@@ -198,6 +195,8 @@ async def part_scope(
             "part_scope",
             user_id=user_id,
             ids=list(ids),
+            middle=list(middle),
+            heart=list(heart),
             most_beside=most_beside,
             **values,
         )
@@ -206,8 +205,11 @@ async def part_scope(
 
 async def term_candidates(
     conn: Connection, *, user_id: UUID, terms: Sequence[int], per_term: int
-) -> dict[int, list[UUID]]:
-    """Return, by term, memories that hold it, at most `per_term` of each."""
+) -> tuple[dict[int, list[UUID]], set[int]]:
+    """Return, by term, memories that hold it, at most `per_term` of each; and who speaks in them.
+
+    `conn` is an operator's: under a tenant's policy no index of terms is used.
+    """
     rows = await QUERIES.rows(
         conn,
         "term_candidates",
@@ -215,13 +217,23 @@ async def term_candidates(
         terms=[signed(term) for term in terms],
         per_term=per_term,
     )
-    return {row["term"] % (1 << 32): row["ids"] for row in rows}
+    speakers = {number % (1 << 32) for row in rows for number in row["speakers"]}
+    return {row["term"] % (1 << 32): row["ids"] for row in rows}, speakers - {0}
 
 
-async def speakers_of_ids(conn: Connection, *, user_id: UUID, ids: Sequence[UUID]) -> set[int]:
-    """Return the numbers of those who speak in some memories."""
-    rows = await QUERIES.rows(conn, "speakers_of_ids", user_id=user_id, ids=list(ids))
-    return {row["speaker"] % (1 << 32) for row in rows} - {0}
+async def pair_candidates(
+    conn: Connection, *, user_id: UUID, pairs: Sequence[tuple[int, int]], per_pair: int
+) -> list[UUID]:
+    """Return memories that hold both terms of a pair. `conn` is an operator's."""
+    rows = await QUERIES.rows(
+        conn,
+        "pair_candidates",
+        user_id=user_id,
+        firsts=[signed(first) for first, _ in pairs],
+        seconds=[signed(second) for _, second in pairs],
+        per_pair=per_pair,
+    )
+    return [row["memory_id"] for row in rows]
 
 
 async def cosines(
@@ -246,15 +258,6 @@ async def cosines(
     return (b"", b"") if row is None else (row["ids"], row["cosines"])
 
 
-async def embedding_model(
-    conn: Connection, *, provider: str, model: str, dimension: int, make: bool
-) -> Vectors | None:
-    """Return the model by this name; with `make` it is made known if it is new."""
-    name = "embedding_model" if make else "find_embedding_model"
-    row = await QUERIES.row(conn, name, provider=provider, model=model, dimension=dimension)
-    return None if row is None else Vectors(row["id"], dimension)
-
-
 async def without_vector(
     conn: Connection, *, user_id: UUID, model: Vectors, after_id: UUID | None, max_count: int
 ) -> list[tuple[MemoryId, str]]:
@@ -271,16 +274,34 @@ async def without_vector(
     return [(row["id"], row["content"]) for row in rows]
 
 
-async def users_without_vectors(conn: Connection, *, model: Vectors, max_count: int) -> list[UUID]:
-    """Return users of whose memories some have no vector of the model."""
+async def users_without_vectors(
+    conn: Connection, *, model: Vectors | None, after_id: UUID | None, max_count: int
+) -> list[UUID]:
+    """Return users of whose memories some have no vector of the model, in the order of ids.
+
+    Without a model those are all who have memories.
+    """
     rows = await QUERIES.rows(
         conn,
         "users_without_vectors",
-        config_id=model.config_id,
-        dimension=model.dimension,
+        after_id=after_id,
+        config_id=None if model is None else model.config_id,
+        dimension=0 if model is None else model.dimension,
         max_count=max_count,
     )
     return [row["user_id"] for row in rows]
+
+
+async def count_without_vector(conn: Connection, *, user_id: UUID, model: Vectors) -> int:
+    """Return how many searchable memories of a user have no vector of the model."""
+    row = await QUERIES.row(
+        conn,
+        "count_without_vector",
+        user_id=user_id,
+        config_id=model.config_id,
+        dimension=model.dimension,
+    )
+    return 0 if row is None else int(row["count"])
 
 
 async def put_vectors(
@@ -288,20 +309,24 @@ async def put_vectors(
     *,
     user_id: UUID,
     model: Vectors,
-    vectors: Sequence[tuple[MemoryId, bytes, Array]],
+    vectors: Sequence[tuple[MemoryId, bytes, int, Array]],
 ) -> int:
-    """Keep vectors of memories whose text still has the given SHA-256; return how many."""
-    tag = await QUERIES.run(
+    """Keep vectors: of which memory, the SHA-256 its text must still have, which part, the vector.
+
+    Return how many memories got theirs.
+    """
+    rows = await QUERIES.rows(
         conn,
         "put_vectors",
         user_id=user_id,
         config_id=model.config_id,
         dimension=model.dimension,
-        ids=[i for i, _, _ in vectors],
-        hashes=[digest for _, digest, _ in vectors],
-        vectors=[vector_text(vector) for _, _, vector in vectors],
+        ids=[i for i, _, _, _ in vectors],
+        hashes=[digest for _, digest, _, _ in vectors],
+        parts=[part for _, _, part, _ in vectors],
+        vectors=[vector_text(vector) for _, _, _, vector in vectors],
     )
-    return int(tag.rsplit(" ", 1)[-1])
+    return sum(row["part"] == 0 for row in rows)
 
 
 async def drop_vectors(conn: Connection, *, user_id: UUID, memory_id: MemoryId) -> None:
@@ -391,6 +416,15 @@ async def forget(conn: Connection, *, user_id: UUID, ids: Sequence[UUID]) -> lis
     """Erase memories with all that is derived from them; return the ids erased."""
     rows = await QUERIES.rows(conn, "forget", user_id=user_id, ids=list(ids))
     return [row["id"] for row in rows]
+
+
+async def sources_of(conn: Connection, *, user_id: UUID, ids: Sequence[UUID]) -> Sources:
+    """Return what memories were drawn from, and those that were merged into them."""
+    rows = await QUERIES.rows(conn, "sources_of", user_id=user_id, ids=list(ids))
+    return Sources(
+        tuple({row["conversation_id"] for row in rows} - {None}),
+        tuple({row["source_response_id"] for row in rows} - {None}),
+    )
 
 
 async def ids_of_user(conn: Connection, *, user_id: UUID, max_count: int) -> list[MemoryId]:

@@ -14,6 +14,7 @@ __all__ = [
     "Contradiction",
     "Entity",
     "Filters",
+    "Forgotten",
     "Found",
     "Hit",
     "Memory",
@@ -23,9 +24,9 @@ __all__ = [
     "Patch",
     "Relation",
     "Scored",
+    "Sources",
     "Step",
     "Use",
-    "Vectors",
 ]
 
 MemoryId = NewType("MemoryId", UUID)
@@ -33,7 +34,10 @@ MemoryId = NewType("MemoryId", UUID)
 
 @dataclass(frozen=True, slots=True)
 class NewMemory:
-    """Something to remember. `valid_from` is when it was said or became true; None: now."""
+    """Something to remember.
+
+    `valid_from` is when it was said or became true; None: now, or `valid_to` where that is past.
+    """
 
     content: str
     memory_type: str = "fact"
@@ -140,26 +144,40 @@ class Hit:
 class Found:
     """The answer of a search.
 
-    `vectors` says which vectors took part: the model's name, or why none did. `kind` is the set of
-    weights, `considered` how many memories were scored, `exact` whether that was all there are;
-    `took_ms` is without the embedding of the question, which is `embedding_ms`.
+    `vectors` says which vectors took part: the model's name, or why none did; `unembedded` how many
+    of those looked at had none, and could be found by words alone. `kind` is the set of weights,
+    `considered` how many memories were scored, `exact` whether that was all there are; `took_ms`
+    is without the embedding of the question, which is `embedding_ms`.
     """
 
     hits: list[Hit]
     vectors: str
     kind: str
     considered: int
+    unembedded: int
     exact: bool
     took_ms: float
     embedding_ms: float
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
-    """An embedding model as the database knows it."""
+class Sources:
+    """What memories were drawn from: conversations and answers, by id."""
 
-    config_id: UUID
-    dimension: int
+    conversation_ids: tuple[UUID, ...]
+    response_ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was erased: memories, and conversations they were drawn from.
+
+    `conversations_kept` are conversations they were drawn from which still have the words.
+    """
+
+    ids: tuple[MemoryId, ...]
+    conversations_erased: tuple[UUID, ...] = ()
+    conversations_kept: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

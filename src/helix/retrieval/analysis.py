@@ -189,10 +189,14 @@ def _facts(text: str) -> Fact:
     return facts
 
 
+_TITLES = frozenset("mr mrs ms miss dr prof professor sir madam".split())
+
+
 def speaker_number(name: str) -> int:
-    """Return the number of a name as a speaker: the first word of it, in lower case."""
+    """Return the number of a name as a speaker: its first word but titles, in lower case."""
     words = _words(name)
-    return term_number(words[0]) if words else 0
+    named = [word for word in words if word not in _TITLES] or words
+    return term_number(named[0]) if named else 0
 
 
 def analyse(text: str, *, speaker: str | None = None) -> Analysis:

@@ -1,7 +1,8 @@
-"""From PostgreSQL's binary forms to a corpus: one value a column, whatever the number of rows.
+"""From PostgreSQL's binary forms to a corpus: one value for all rows, whatever their number.
 
-The store asks for `string_agg(<type>_send(column), '')`, so ten thousand rows come as seven values
-and are read by numpy, not one by one.
+The store asks for `string_agg(packed, '')` of rows that `helix_pack_text` has packed (see
+sql/schema/functions.sql), so ten thousand rows come as two values and are read by numpy, not one
+by one.
 """
 
 from dataclasses import dataclass
@@ -16,26 +17,31 @@ __all__ = ["Packed", "Scope", "dense_of", "scope_of"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _EPOCH_2000_S = 946_684_800
-_ARRAY_HEADER_WORDS = 5  # dimensions, flags, type, length, lower bound
-_EMPTY_ARRAY_WORDS = 3
+_HEAD = np.dtype(
+    [
+        ("id", "V16"),
+        ("group_high", ">u8"),
+        ("group_low", ">u8"),
+        ("at", ">i8"),
+        ("facts", ">u4"),
+        ("speaker", ">u4"),
+        ("count", ">u4"),
+    ]
+)
+_HEAD_WORDS = _HEAD.itemsize // 4
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """The columns of a scope, each all its rows in the same order.
+    """The rows of a scope in any order: `rows` one after another as `helix_pack_text` makes them,
 
-    `ids` and `groups` are 16 bytes a row (`uuid_send`), `at` `timestamptz_send`, `terms`
-    `array_send` of integer[], `counts` `int4send` of its cardinality, `facts` and `speaker`
-    `int4send`.
+    `lengths` the bytes of each (`int4send`), `at` its time (`timestamptz_send`) where that is not
+    the one that is packed.
     """
 
-    ids: bytes
-    groups: bytes
-    at: bytes
-    terms: bytes
-    counts: bytes
-    facts: bytes
-    speaker: bytes
+    rows: bytes
+    lengths: bytes
+    at: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,70 +56,79 @@ class Scope:
         return bytes(self.ids[row].tobytes())
 
 
-def _words(data: bytes) -> Array:
-    return np.frombuffer(data, ">u4")
-
-
-def _term_numbers(data: bytes, counts: Array) -> Array:
-    """Strip the headers of arrays and of their elements."""
-    words = _words(data)
-    sizes = np.where(counts > 0, _ARRAY_HEADER_WORDS + 2 * counts, _EMPTY_ARRAY_WORDS)
-    starts = np.cumsum(sizes) - sizes
-    full = counts > 0
-    first = (starts[full] + _ARRAY_HEADER_WORDS + 1).astype(np.int64)
-    own = counts[full]
-    ends = np.cumsum(own)
-    within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - own, own)
-    numbers: Array = words[np.repeat(first, own) + 2 * within].astype(np.uint32)
-    return numbers
-
-
 def scope_of(packed: Packed) -> Scope:
     """Return the texts sorted by conversation, time and id, as `Corpus` wants them.
 
     A text without a conversation (its group is its own id) is a conversation of its own.
     """
-    ids = np.frombuffer(packed.ids, "V16")
-    at = np.frombuffer(packed.at, ">i8") / 1e6 + _EPOCH_2000_S
-    halves = np.frombuffer(packed.groups, ">u8").reshape(-1, 2)
-    own = np.frombuffer(packed.ids, ">u8").reshape(-1, 2)
-    order = np.lexsort((own[:, 1], own[:, 0], at, halves[:, 1], halves[:, 0]))
-    counts = _words(packed.counts).astype(np.int64)
-    terms = _term_numbers(packed.terms, counts)
-    ends = np.cumsum(counts)
-    sorted_counts = counts[order]
-    sorted_ends = np.cumsum(sorted_counts)
-    within = np.arange(len(terms)) - np.repeat(sorted_ends - sorted_counts, sorted_counts)
-    place = np.repeat((ends - counts)[order], sorted_counts) + within
-    sorted_halves = halves[order]
-    new = np.r_[False, (sorted_halves[1:] != sorted_halves[:-1]).any(1)] if len(ids) else []
+    sizes = np.frombuffer(packed.lengths, ">u4").astype(np.int64) // 4
+    words = np.frombuffer(packed.rows, ">u4")
+    starts = np.cumsum(sizes) - sizes
+    within = starts[:, None] + np.arange(_HEAD_WORDS)
+    head = words[within].view(_HEAD)[:, 0]
+    moments = head["at"] if packed.at is None else np.frombuffer(packed.at, ">i8")
+    order = _order(head, moments.astype(np.int64))
+    head, counts = head[order], head["count"].astype(np.int64)[order]
+    group = np.zeros(len(head), np.int64)
+    if len(head):
+        new = np.diff(head["group_low"]).astype(bool) | np.diff(head["group_high"]).astype(bool)
+        group[1:] = np.cumsum(new)
     corpus = Corpus(
-        terms=terms[place],
-        lengths=sorted_counts,
-        group=np.cumsum(np.asarray(new, np.int64)),
-        at=at[order],
-        facts=_words(packed.facts).astype(np.int64)[order],
-        speaker=_words(packed.speaker).astype(np.int64)[order],
+        terms=_terms(words, starts[order] + _HEAD_WORDS, counts),
+        lengths=counts,
+        group=group,
+        at=moments[order] / 1e6 + _EPOCH_2000_S,
+        facts=head["facts"].astype(np.int64),
+        speaker=head["speaker"].astype(np.int64),
         dense=None,
     )
-    return Scope(ids[order], corpus)
+    return Scope(np.ascontiguousarray(head["id"]), corpus)
+
+
+def _order(head: Array, at: Array) -> Array:
+    """Return the order by conversation, time and id.
+
+    Of one conversation two texts seldom have the same time: ids are sorted by only if some have.
+    """
+    low, high = head["group_low"].astype(np.uint64), head["group_high"].astype(np.uint64)
+    order = np.lexsort((at, high, low))
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for key in (low, high, at):
+        ordered = key[order]
+        same &= ordered[1:] == ordered[:-1]
+    if same.any():
+        ids = np.frombuffer(head["id"].tobytes(), ">u8").reshape(-1, 2).astype(np.uint64)
+        order = np.lexsort((ids[:, 1], ids[:, 0], at, high, low))
+    return order
+
+
+def _terms(words: Array, starts: Array, counts: Array) -> Array:
+    """Return the terms of all texts one after another, of texts that begin at `starts`."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    place = np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    numbers: Array = words[place].astype(np.uint32)
+    return numbers
 
 
 def dense_of(scope: Scope, ids: bytes, cosines: bytes) -> Array:
     """Return the cosine of each row of the scope, NaN where none is given.
 
-    Ids are told apart by their last eight bytes: in a UUIDv7 62 random bits.
+    Of a text with several vectors, one for each of its parts, the best counts. Ids are told apart
+    by their last eight bytes: in a UUIDv7 62 random bits.
     """
     out = np.full(len(scope.ids), np.nan, np.float32)
     if not ids or not len(out):
         return out
-    known = np.frombuffer(ids, ">u8").reshape(-1, 2)[:, 1]
-    order = np.argsort(known)
-    wanted = np.frombuffer(scope.ids.tobytes(), ">u8").reshape(-1, 2)[:, 1]
-    at = np.searchsorted(known, wanted, sorter=order)
-    at[at == len(known)] = 0
-    found = order[at]
-    hit = known[found] == wanted
+    known = np.frombuffer(ids, ">u8")[1::2].astype(np.uint64)
     values = np.frombuffer(cosines, ">f4").astype(np.float32)
-    out[hit] = values[found[hit]]
+    order = np.argsort(known)
+    if (known[order][1:] == known[order][:-1]).any():
+        order = np.lexsort((-values, known))
+    known, values = known[order], values[order]
+    wanted = np.frombuffer(scope.ids.tobytes(), ">u8")[1::2].astype(np.uint64)
+    at = np.searchsorted(known, wanted)
+    at[at == len(known)] = 0
+    hit = known[at] == wanted
+    out[hit] = values[at[hit]]
     return out

@@ -51,6 +51,7 @@ SIGNALS: dict[str, str] = {
     "date": "nearness to the date the question names",
     "recent": "newness, where the newest is asked for",
     "first_person": "said of oneself",
+    "own": "said of oneself by whom the question asks about",
 }
 """Every signal and what it says; the weights file and the explanations use these names."""
 
@@ -109,6 +110,7 @@ def measure(question: Question, corpus: Corpus) -> dict[str, Array]:
     newness = (corpus.at - corpus.at.min()) / spread if question.recent and spread > 0 else nothing
     out["recent"] = newness.astype(np.float32)
     out["first_person"] = _has(corpus.facts, Fact.FIRST_PERSON)
+    out["own"] = out["first_person"] * (out["speaker"] > 0)
     return out
 
 
