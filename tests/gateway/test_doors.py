@@ -205,6 +205,9 @@ TABLE = [
     Row("POST", "/api/keys/{key_id}/rotate", LOGIN, 403, 403, "key", 403, body={}),
     Row("GET", "/api/users", ADMIN, 403, 200),
     Row("PATCH", "/api/users/{user_id}", ADMIN, 403, 200, "user", 403, body={}),
+    Row(
+        "POST", "/api/users/{user_id}/erase", ADMIN, 403, 400, "user", 403, {"confirm": str(NOBODY)}
+    ),
     Row("GET", "/api/usage?from=2026-11-01T00:00:00Z", U, 200, 200),
     Row("GET", "/api/budgets", U, 200, 200),
     Row("POST", "/api/budgets", ADMIN, 403, 201, body={"limit_usd": "3", "period": "day"}),
@@ -227,6 +230,7 @@ TABLE = [
     Row("POST", "/api/tasks/{task_id}/retry", T, 409, 409, "task"),
     Row("GET", "/api/tasks/{task_id}/events", T, 200, 200, "task"),
     Row("GET", "/api/events", T, 200, 200),
+    Row("GET", "/api/doctor", ADMIN, 403, 200),
     Row("GET", "/api/providers", ADMIN, 403, 200),
     Row("POST", "/api/providers", ADMIN, 403, 400, body={"name": "no name"}),
     Row("GET", "/api/providers/{name}", ADMIN, 403, 404),
@@ -244,6 +248,10 @@ TABLE = [
     Row("GET", "/api/routes/{name}", ADMIN, 403, 404),
     Row("PATCH", "/api/routes/{name}", ADMIN, 403, 404, body={}),
     Row("DELETE", "/api/routes/{name}", ADMIN, 403, 404),
+    Row("GET", "/api/backups", ADMIN, 403, 200),
+    Row("POST", "/api/backups", ADMIN, 403, 202, body={}),
+    Row("GET", "/api/backups/status", ADMIN, 403, 200),
+    Row("POST", "/api/backups/{name}/verify", ADMIN, 403, 404, body={}),
     Row("GET", "/api/conversations", V, 200, 200),
     Row("POST", "/api/conversations", V, 201, 201, body={}),
     Row("DELETE", "/api/conversations/{nobody}", V, 404, 404),
@@ -306,6 +314,7 @@ TABLE = [
     Row("GET", "/api/memory/nodes", ADMIN, 403, 200),
     Row("GET", "/api/memory/replication/events", ADMIN, 403, 400),
     Row("POST", "/api/memory/replication/events", ADMIN, 403, 400, body={}),
+    Row("GET", "/api/retention/plan", ADMIN, 403, 200),
 ]
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 
@@ -45,7 +46,7 @@ def admission(user_id: UUID, number: int = 0, **fields: Any) -> Admission:
         request_body=f'{{"number": {number}}}',
         body_bytes=20,
     )
-    return row._replace(**fields)
+    return msgspec.structs.replace(row, **fields)
 
 
 def completed(row: Admission, **fields: Any) -> Settlement:
@@ -62,7 +63,7 @@ def completed(row: Admission, **fields: Any) -> Settlement:
         content="hello",
         raw_response='{"a": 1}',
     )
-    return end._replace(**fields)
+    return msgspec.structs.replace(end, **fields)
 
 
 @pytest.fixture
@@ -88,6 +89,16 @@ async def user_id(owner: Connection) -> UUID:
 
 async def rows(owner: Connection, table: str) -> int:
     return int(await owner.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+async def test_an_idle_recorder_holds_no_lock(recorder: Recorder, owner: Connection) -> None:
+    held = await owner.fetch(
+        "SELECT a.application_name, l.relation::regclass::text AS relation FROM pg_locks AS l "
+        "JOIN pg_stat_activity AS a USING (pid) "
+        "WHERE a.datname = current_database() AND a.application_name LIKE 'helix recorder%'"
+    )
+    assert recorder.connected
+    assert held == []
 
 
 async def test_many_calls_share_a_commit(
@@ -148,7 +159,7 @@ async def test_bad_settlement_takes_no_other_call_down(
     requests = [admission(user_id, n) for n in range(10)]
     await asyncio.gather(*(recorder.admit(row) for row in requests))
     ends = [completed(row) for row in requests]
-    ends[3] = ends[3]._replace(raw_response="{")
+    ends[3] = msgspec.structs.replace(ends[3], raw_response="{")
     results = await asyncio.gather(*(recorder.settle(end) for end in ends), return_exceptions=True)
     assert [type(one) for one in results if one is not None] == [Unstorable]
     assert await rows(owner, "llm_responses") == 9
@@ -204,9 +215,9 @@ async def test_a_candidate_is_chosen_once(
     await recorder.admit(row)
     first, second = completed(row, attempt=1), completed(row, attempt=2)
     await asyncio.gather(recorder.respond(first), recorder.respond(second))
-    await recorder.choose(row.id, second.id, now=NOW, confidence=Decimal("0.75"))
+    await recorder.choose(row, second.id, now=NOW, confidence=Decimal("0.75"))
     with pytest.raises(CallInterrupted):
-        await recorder.choose(row.id, first.id, now=NOW)
+        await recorder.choose(row, first.id, now=NOW)
     answers = await owner.fetch(
         "SELECT attempt, selected, confidence FROM llm_responses ORDER BY attempt"
     )
@@ -225,7 +236,7 @@ async def test_candidates_and_their_choice_may_come_at_once(
     for row in calls:
         first, second = completed(row, attempt=1), completed(row, attempt=2)
         told += [recorder.respond(first), recorder.respond(second)]
-        told.append(recorder.choose(row.id, second.id, now=NOW))
+        told.append(recorder.choose(row, second.id, now=NOW))
     assert await asyncio.gather(*told) == [None] * 15
     found = await owner.fetch(
         "SELECT q.status, count(*) AS n, array_agg(r.attempt) FILTER (WHERE r.selected) AS chosen"
@@ -261,7 +272,7 @@ async def test_only_a_candidate_of_the_request_can_be_chosen(
     candidate = completed(other)
     await recorder.respond(candidate)
     with pytest.raises(CallInterrupted):
-        await recorder.choose(mine.id, candidate.id, now=NOW)
+        await recorder.choose(mine, candidate.id, now=NOW)
     states = await owner.fetch("SELECT DISTINCT status FROM llm_requests")
     assert [state["status"] for state in states] == ["running"]
 

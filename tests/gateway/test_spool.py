@@ -141,7 +141,7 @@ async def test_what_a_dead_process_left_is_recorded_once(
     attempt = completed(requests[0], final=False, selected=False, status="failed")
     candidate = completed(requests[1], final=False, selected=False)
     ends = [attempt, candidate, *map(completed, [requests[0], *requests[2:]])]
-    choice = chosen(requests[1].id, candidate.id, now=NOW, confidence=None)
+    choice = chosen(requests[1], candidate.id, now=NOW, confidence=None)
     unstorable = completed(admission(user_id), raw_response="{")
     path = await written(tmp_path, [*ends, choice, unstorable])
     kept = path.read_bytes()

@@ -133,3 +133,46 @@ def test_million_small_additions_take_no_quadratic_time() -> None:
     assert transcript.content == "ab" * 50_000
     stored = json.loads(transcript.as_json() or "")["choices"][0]["message"]
     assert stored["tool_calls"][0]["function"]["arguments"] == "xy" * 50_000
+
+
+deltas = st.one_of(
+    st.builds(dict, content=st.text(max_size=3)),
+    st.builds(dict, content=st.text(max_size=3), role=st.sampled_from(["assistant", "tool", None])),
+    st.builds(dict, content=st.none(), refusal=st.sampled_from([None, "no"])),
+    st.builds(dict, reasoning=st.text(max_size=3), content=st.text(max_size=3)),
+    st.just({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}),
+    st.just({}),
+)
+parts = st.fixed_dictionaries(
+    {"index": st.integers(0, 2), "delta": deltas},
+    optional={
+        "finish_reason": st.sampled_from([None, "stop"]),
+        "logprobs": st.sampled_from([None, {"content": [1]}]),
+    },
+)
+chunks = st.fixed_dictionaries(
+    {"id": st.just("c1"), "choices": st.lists(parts, max_size=2)},
+    optional={"usage": st.sampled_from([None, {"prompt_tokens": 1}]), "new": st.just([1])},
+)
+
+
+@given(told=st.lists(chunks, max_size=8))
+def test_plain_chunks_are_taken_as_any_other(told: list[dict[str, Any]]) -> None:
+    slow, quick = Transcript(), Transcript()
+    for number, one in enumerate(told):
+        content = slow.take(one)
+        if number and quick.take_plain(json.dumps(one).encode()):
+            assert content
+        else:
+            assert quick.take(one) is content
+    assert quick.as_json() == slow.as_json()
+    assert quick.told_text() == slow.told_text()
+    assert (quick.chunks, quick.content_chunks) == (slow.chunks, slow.content_chunks)
+    assert (quick.usage, quick.finished) == (slow.usage, slow.finished)
+
+
+def test_chunk_of_nothing_but_text_is_plain() -> None:
+    transcript = Transcript()
+    transcript.take(chunk({"role": "assistant", "content": ""}))
+    assert transcript.take_plain(json.dumps(chunk({"content": "Hi"})).encode())
+    assert transcript.content == "Hi"

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import Message
 
 from helix import providers
+from helix.core.audit import Actor
 from helix.core.clock import SystemClock
 from helix.core.config import load_settings
 from helix.core.crypto import Keyring, new_key
@@ -21,12 +22,13 @@ CANARY = "sk-canary-in-the-api"
 Ask = Callable[..., Any]
 
 
-async def identify(request: Request) -> None:
+async def identify(request: Request) -> Actor:
     who = request.headers.get("authorization")
     if who is None:
         raise Unauthenticated("who is it")
     if who != "admin":
         raise Forbidden("not you")
+    return Actor("user", origin="127.0.0.1")
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from helix.gateway.render import error_body, error_headers, unexpected
 from helix.gateway.routes import build_router
 from helix.gateway.sweep import SweepTimes
 from helix.gateway.types import CallRequest
-from helix.gateway.virtual import CallOptions, Completion, VirtualCall, VirtualModel
+from helix.gateway.virtual import Asked, CallOptions, Completion, VirtualCall, VirtualModel
 
 __all__ = [
     "AfterHook",
+    "Asked",
     "BeforeHook",
     "CallOptions",
     "CallRequest",

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from helix.core.clock import Clock
-from helix.gateway.errors import RequestUnstorable, WrongField
+from helix.gateway.errors import CallOverBudget, RequestUnstorable, WrongField
 from helix.gateway.policy import estimate_prompt, tokens_out_max
 from helix.gateway.recorder import Recorder, Unstorable
 from helix.gateway.refusals import refused
@@ -27,6 +27,7 @@ UNKNOWN_OUT_TOKENS = 4_096
 _NOTE_CHARS_MAX = 255
 _SHORT_BYTES = 8_192
 _BYTES_A_TOKEN = 3
+_INSTRUCTIONS_TOKENS = 256  # what a virtual model's handler puts around what it asks
 _PROMPT_STEP = 256  # sizes are rounded up to it, so that few prices need working out
 _BELIEVED_S = 1.0
 _KNOWN_MAX = 10_000
@@ -77,6 +78,9 @@ class Notes:
         )
 
 
+_NOT_KEPT = '{"helix":"the texts of this call are not kept"}'
+
+
 class Admitting:
     """Records requests. `lease` is written with each (sweep.py)."""
 
@@ -102,8 +106,8 @@ class Admitting:
         """Record the request of a turn; on return it is committed, or was made before.
 
         Returns None, or the request that holds its Idempotency-Key: its answer is to be given.
-        `free`: no provider will be called. Raises what `refused` does, NotRecorded, or
-        RequestUnstorable.
+        `free`: no provider will be called. Raises CallOverBudget, what `refused` does,
+        NotRecorded, or RequestUnstorable.
         """
         turn.admission = self._row(turn, notes, free=free)
         try:
@@ -118,7 +122,9 @@ class Admitting:
 
     def _row(self, turn: Turn, notes: Notes, *, free: bool) -> Admission:
         request, principal, options = turn.request, turn.principal, turn.request.options
-        usd, tokens = (Decimal(0), 0) if free else self._reserve(turn)
+        usd, tokens = (_NOTHING, 0) if free else self._reserve(turn)
+        if options.budget_usd is not None and usd > options.budget_usd:
+            raise CallOverBudget(cost_usd=usd, budget_usd=options.budget_usd)
         return Admission(
             id=turn.request_id,
             user_id=principal.user_id,
@@ -133,7 +139,7 @@ class Admitting:
             client_request_id=notes.client_request_id,
             metadata=self._metadata_of(turn, notes),
             created_at=self._clock.now(),
-            request_body=request.text,
+            request_body=_NOT_KEPT if turn.private else request.text,
             body_bytes=request.body_bytes,
             request_type=_TYPES[turn.dialect.native or request.operation],
             task_id=notes.task_id or options.task_id,
@@ -166,14 +172,32 @@ class Admitting:
         prompt = request.body_bytes // _BYTES_A_TOKEN + 1 if short else estimate_prompt(request)
         asked = tokens_out_max(request)
         prompt = -(-prompt // _PROMPT_STEP) * _PROMPT_STEP
+        if turn.virtual:
+            return self._reserve_all(turn, prompt, asked)
         usd, tokens = _NOTHING, 0
         for route in turn.plan.targets:
             most = asked if asked is not None else self._most_out(route, request)
-            cost = self._cost(route, prompt, most)
-            if turn.virtual:
-                usd, tokens = usd + cost, min(tokens + prompt + most, TOKENS_MAX)
-            else:
-                usd, tokens = max(usd, cost), max(tokens, prompt + most)
+            usd = max(usd, self._cost(route, prompt, most))
+            tokens = max(tokens, prompt + most)
+        return usd, tokens
+
+    def _reserve_all(self, turn: Turn, prompt: int, asked: int | None) -> tuple[Decimal, int]:
+        """Return what every call of a virtual model may cost together.
+
+        Whoever hears others reads, besides the caller's prompt, the longest of the answers before
+        it, once for each that it hears.
+        """
+        usd, tokens, longest = _NOTHING, 0, 0
+        for route, one in zip(turn.plan.targets, turn.asked, strict=True):
+            most = one.max_tokens if one.max_tokens is not None else asked
+            if most is None:
+                most = self._most_out(route, turn.request)
+            heard = prompt + _INSTRUCTIONS_TOKENS
+            if one.hears:
+                heard += prompt + one.hears * (longest + _INSTRUCTIONS_TOKENS)
+            usd += self._cost(route, heard, most)
+            tokens = min(tokens + heard + most, TOKENS_MAX)
+            longest = max(longest, most)
         return usd, tokens
 
     def _cost(self, route: Route, prompt: int, most: int) -> Decimal:

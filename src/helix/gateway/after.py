@@ -1,7 +1,7 @@
 """What follows once the end of a call is committed; nothing here holds up its last byte."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from helix.core.errors import HelixError
 from helix.core.ids import uuid7_beside
 from helix.core.log import get_log
 from helix.gateway.cache import Cache
-from helix.gateway.hooks import AfterHook, SettledCall
+from helix.gateway.hooks import AfterHook, AfterWanted, SettledCall
 from helix.gateway.replay import Replays
 from helix.gateway.store import Store, StreamSample
 from helix.gateway.timing import Sample
@@ -36,7 +36,7 @@ class AfterSettling:
         self._replays = replays
         self._cache = cache
         self._tasks: set[asyncio.Task[None]] = set()
-        self.hooks: list[AfterHook] = []
+        self.hooks: list[tuple[AfterHook, AfterWanted]] = []
 
     def settled(self, turn: Turn, row: Settlement) -> None:
         """The end of a call is committed. It is called once for each, and returns at once."""
@@ -51,10 +51,12 @@ class AfterSettling:
                 keep_s=turn.cache_s,
             )
         attempt = turn.attempt
-        if attempt is not None and attempt.arrivals.samples:
-            self._begin(self._write_samples(turn, row, attempt.arrivals.samples))
-        if self.hooks:
-            self._begin(self._call_hooks(_told(turn, row)))
+        arrivals = None if attempt is None else attempt.arrivals
+        if arrivals is not None and arrivals.samples:
+            self._begin(self._write_samples(turn, row, arrivals.samples))
+        hooks = [hook for hook, wanted in self.hooks if wanted(turn.request, turn.injected)]
+        if hooks:
+            self._begin(self._call_hooks(hooks, _told(turn, row)))
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for what is under way, but no longer than so."""
@@ -72,8 +74,8 @@ class AfterSettling:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _call_hooks(self, call: SettledCall) -> None:
-        for hook in self.hooks:
+    async def _call_hooks(self, hooks: Sequence[AfterHook], call: SettledCall) -> None:
+        for hook in hooks:
             try:
                 await hook(call)
             except _TROUBLE as exc:

@@ -1,5 +1,6 @@
 """The gateway as a raw ASGI application: /v1, /health, /ready, /metrics."""
 
+from collections.abc import Callable, Sequence
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -72,6 +73,7 @@ class Surface:
         self._metrics = metrics
         self._clock = clock
         self._version = version
+        self.problems: list[Callable[[], Sequence[str]]] = []
         self._ids = IdSource()
         self._dialects = dialects()
         self._counters = {one.path: one for one in (CountTokens(), InputTokens())}
@@ -127,13 +129,14 @@ class Surface:
             await exchange.reply(200, self._metrics.text(), _METRICS)
 
     def _health(self) -> dict[str, object]:
-        problems = self._providers.problems()
+        problems = [*self._providers.problems(), *(p for one in self.problems for p in one())]
         status = "degraded" if problems else "ok"
         return {"status": status, "version": self._version, "problems": problems}
 
     def _missing(self) -> list[str]:
         parts = {
             "recorder": self._recorder.connected,
+            "storage": not self._recorder.storage_full,
             "providers": self._providers.loaded,
             "prices": self._ledger.loaded,
             "open": not self._calls.stopping,

@@ -19,6 +19,7 @@ from helix.gateway.ending import Ending
 from helix.gateway.policy import Again, backoff_s, failure_kind, may_try_again
 from helix.gateway.timing import Arrivals
 from helix.gateway.turn import Attempt, Cut, Turn
+from helix.gateway.waits import Wait
 from helix.providers import AttemptResult, NoProviderHealthy, Providers, Route
 
 __all__ = ["Attempts"]
@@ -57,7 +58,7 @@ class Attempts:
             attempt = self._begin(turn, route)
             try:
                 try:
-                    async with asyncio.timeout(None) as turn.deadline:
+                    with Wait() as turn.deadline:
                         turn.wake()
                         result = await once(turn, attempt)
                 except TimeoutError as exc:
@@ -87,16 +88,14 @@ class Attempts:
             and turn.injected is None
             and (native is request.operation or self._providers.speaks(provider, native))
         )
-        ratio = self._sample_ratio
-        sampled = request.stream and ratio > 0 and self._random.random() < ratio
         now_s = self._clock.monotonic_s()
-        attempt = turn.attempt = Attempt(
-            number=turn.tries,
-            route=route,
-            operation=native if by_native and native is not None else request.operation,
-            sent_s=now_s,
-            arrivals=Arrivals(now_s, sampled=sampled),
-        )
+        arrivals = None
+        if request.stream:
+            ratio = self._sample_ratio
+            sampled = ratio > 0 and self._random.random() < ratio
+            arrivals = Arrivals(now_s, sampled=sampled)
+        operation = native if by_native and native is not None else request.operation
+        attempt = turn.attempt = Attempt(turn.tries, route, operation, now_s, arrivals)
         return attempt
 
     def _report_ok(self, attempt: Attempt) -> None:
@@ -138,7 +137,7 @@ class Attempts:
         if wait_s <= 0:
             return
         try:
-            async with asyncio.timeout(None) as turn.deadline:
+            with Wait() as turn.deadline:
                 turn.wake()
                 await asyncio.sleep(wait_s)
         except TimeoutError as exc:

@@ -36,7 +36,9 @@ from helix.gateway.settle import cached_settlement
 from helix.gateway.stream import Streams
 from helix.gateway.turn import Cut, Turn
 from helix.gateway.types import CallRequest, Recorded
+from helix.gateway.virtual import Asked
 from helix.gateway.virtual_run import Virtuals
+from helix.gateway.waits import Waits
 from helix.gateway.whole import Wholes, client_body
 from helix.providers import Operation, OperationUnsupported, Plan, Providers
 
@@ -105,6 +107,7 @@ class Calls:
         self._intake = intake
         self._limits = limits
         self._turns: set[Turn] = set()
+        self._waits = Waits(clock)
         self._ticker: asyncio.TimerHandle | None = None
         self.before: list[BeforeHook] = []
         self.in_flight = 0
@@ -127,6 +130,8 @@ class Calls:
         now_s = self._clock.monotonic_s()
         for turn in self._turns:
             turn.check_time(now_s)
+            turn.look_after_client(now_s - TICK_S)
+        self._waits.check(now_s)
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     async def until_idle(self, timeout_s: float) -> bool:
@@ -201,6 +206,7 @@ class Calls:
             elif request.stream:
                 await self._streams.serve(turn, exchange)
             else:
+                turn.ends_with_client = notes.idempotency_key is None
                 fetched = await self._wholes.fetch(turn)
                 await exchange.reply(200, client_body(turn, fetched), _JSON)
 
@@ -210,7 +216,8 @@ class Calls:
 
     async def body(self, exchange: Exchange) -> bytes:
         """Return the body of a request, within limits."""
-        return await exchange.body(self._limits.body_bytes_max, self._limits.body_timeout_s)
+        limits = self._limits
+        return await exchange.body(limits.body_bytes_max, limits.body_timeout_s, self._waits)
 
     async def read(self, dialect: Reads, body: bytes) -> CallRequest:
         """Return the request in a body, read beside other calls when that takes long."""
@@ -244,8 +251,9 @@ class Calls:
                 session_id = await self._ownership.session(principal.user_id, options.session)
             request = replace(request, options=replace(options, session_id=session_id))
         virtual = self._virtuals.takes(request)
+        asked: tuple[Asked, ...] = ()
         if virtual:
-            plan = await self._virtuals.plan(principal, request)
+            plan, asked = await self._virtuals.plan(principal, request)
         else:
             plan = await self._plan(request, dialect)
         if principal.model_lists and not may_call(principal, request, plan):
@@ -265,6 +273,7 @@ class Calls:
             exchange=exchange,
             injected=injected,
             virtual=virtual,
+            asked=asked,
         )
 
     async def _plan(self, request: CallRequest, dialect: Dialect) -> Plan:
@@ -306,6 +315,8 @@ class Calls:
             yield
         finally:
             self._turns.discard(turn)
+            if turn.watch is not None:
+                turn.watch.cancel()
 
     # ---- answers that are there already
 

@@ -1,6 +1,6 @@
 """Calls that Helix itself makes: the same path, the same record, without HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,14 @@ from helix.core.ids import IdSource
 from helix.gateway.admitting import Admitting, Notes
 from helix.gateway.call import Calls
 from helix.gateway.dialects.chat import Chat
+from helix.gateway.dialects.embeddings import Embeddings
 from helix.gateway.policy import Answer
 from helix.gateway.replay import Replays, message_of
 from helix.gateway.types import Recorded
 from helix.gateway.virtual import CallOptions, Completion
 from helix.gateway.virtual_run import Virtuals, completion_of
-from helix.gateway.whole import Wholes
+from helix.gateway.whole import Wholes, client_body
+from helix.providers import UpstreamBroken
 
 __all__ = ["Caller"]
 
@@ -44,6 +46,7 @@ class Caller:
         self._replays = replays
         self._clock = clock
         self._chat = Chat()
+        self._embeddings = Embeddings()
         self._ids = IdSource()
 
     async def ask(
@@ -72,6 +75,44 @@ class Caller:
         finally:
             self._calls.leave()
 
+    async def embed(
+        self, principal: Principal, model: str, texts: Sequence[str], *, dimension: int = 0
+    ) -> list[list[float]]:
+        """Return the vectors of texts, by a provider's model, as `principal`.
+
+        The call is recorded and charged like a client's to /v1/embeddings, but its texts are not
+        kept: what is forgotten elsewhere must not stand here. `dimension` 0 leaves the length to
+        the model. Hold no transaction meanwhile. Raises HelixError as `ask` does,
+        and UpstreamBroken when there are not as many vectors as texts.
+        """
+        if not (principal.allows(Scope.EMBEDDINGS) or principal.allows(Scope.COMPLETIONS)):
+            raise ScopeMissing(Scope.EMBEDDINGS.value)
+        fields: dict[str, Any] = {"model": model, "input": list(texts)}
+        if dimension:
+            fields["dimensions"] = dimension
+        self._calls.enter()
+        try:
+            request = await self._calls.read(self._embeddings, msgspec.json.encode(fields))
+            turn = await self._calls.prepare(
+                principal,
+                self._embeddings,
+                request,
+                request_id=self._ids.next(self._clock.now()),
+                exchange=None,
+            )
+            turn.private = True
+            await self._admitting.admit(turn, Notes.of_options(_NO_OPTIONS, fields))
+            async with self._calls.under_way(turn):
+                fetched = await self._wholes.fetch(turn)
+        finally:
+            self._calls.leave()
+        answer = msgspec.json.decode(client_body(turn, fetched))
+        vectors = self._embeddings.vectors(answer)
+        if len(vectors) != len(texts):
+            told = f"it has {len(vectors)} vectors for {len(texts)} texts"
+            raise UpstreamBroken(fetched.row.provider_name, told)
+        return vectors
+
     async def _ask(
         self, principal: Principal, fields: dict[str, Any], options: CallOptions
     ) -> Completion:
@@ -93,6 +134,7 @@ class Caller:
             request_id=self._ids.next(self._clock.now()),
             exchange=None,
         )
+        turn.private = options.private and options.idempotency_key is None
         earlier = await self._admitting.admit(turn, notes)
         if earlier is not None:
             found = await self._replays.wait(principal.user_id, earlier, timeout_s=turn.total_s)

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -22,7 +23,7 @@ from helix.gateway.caller import Caller
 from helix.gateway.ending import Ending
 from helix.gateway.errors import NotRecorded
 from helix.gateway.exchange import Receive, Scope, Send
-from helix.gateway.hooks import AfterHook, BeforeHook
+from helix.gateway.hooks import AfterHook, AfterWanted, BeforeHook, Injected
 from helix.gateway.intake import IntakeLimits
 from helix.gateway.kept import KeptResponses
 from helix.gateway.metrics import Metrics
@@ -34,7 +35,7 @@ from helix.gateway.spool import Spool
 from helix.gateway.store import Store
 from helix.gateway.stream import Streams
 from helix.gateway.sweep import Sweep, SweepTimes
-from helix.gateway.types import Admission, Settlement
+from helix.gateway.types import Admission, CallRequest, Settlement
 from helix.gateway.upstream import Upstream
 from helix.gateway.virtual import VirtualModel
 from helix.gateway.virtual_run import Virtuals
@@ -167,6 +168,7 @@ class Gateway:
             in_flight=lambda: self._calls.in_flight,
             waiting=lambda: self._recorder.waiting,
             connected=lambda: self._recorder.connected,
+            storage_full=lambda: self._recorder.storage_full,
         )
 
     @staticmethod
@@ -186,9 +188,13 @@ class Gateway:
         """Call a hook before each call is recorded, in the order they were added."""
         self._calls.before.append(hook)
 
-    def add_after(self, hook: AfterHook) -> None:
-        """Call a hook after each call is settled, in the order they were added."""
-        self._after.hooks.append(hook)
+    def add_after(self, hook: AfterHook, *, wanted: AfterWanted | None = None) -> None:
+        """Call a hook after each call is settled that is `wanted`, in the order they were added."""
+        self._after.hooks.append((hook, wanted or _every_call))
+
+    def add_problems(self, source: Callable[[], Sequence[str]]) -> None:
+        """Tell in /health, which is not "ok" then, what else is wrong: a line each."""
+        self._surface.problems.append(source)
 
     async def start(self) -> None:
         """Begin to record, and to close what dead gateways left open.
@@ -222,6 +228,10 @@ class Gateway:
 
     def _given_up(self, admission: Admission) -> Settlement:
         return given_up(admission, error=NotRecorded(), now=self._clock.now())
+
+
+def _every_call(_request: CallRequest, _injected: Injected | None) -> bool:
+    return True
 
 
 def build(

@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Callable
 from decimal import Decimal
 
+import msgspec
+
 from helix.core.clock import Clock
 from helix.core.errors import HelixError
 from helix.core.log import get_log
@@ -113,7 +115,7 @@ class Ending:
             prompt=usage.prompt,
             completion=usage.completion,
         )
-        gaps = attempt.arrivals.gaps() if turn.request.stream else None
+        gaps = None if attempt.arrivals is None else attempt.arrivals.gaps()
         return settlement(
             turn.admission,
             outcome=outcome,
@@ -135,8 +137,8 @@ class Ending:
             first_token_s=first_s,
             chunk_count=attempt.transcript.chunks if turn.request.stream else None,
             finish_reason=finish_reason,
-            content=content,
-            raw_response=raw_response,
+            content=None if turn.private else content,
+            raw_response=None if turn.private else raw_response,
             attempt=turn.attempt_number or attempt.number,
             gaps=gaps,
         )
@@ -239,7 +241,8 @@ class Ending:
 
 def _bare(row: Settlement, error: HelixError) -> Settlement:
     """Return a settlement without whatever a provider said, which PostgreSQL does not take."""
-    return row._replace(
+    return msgspec.structs.replace(
+        row,
         request_status="failed",
         status=Outcome.FAILED.value,
         error_code=error.code,

@@ -1,5 +1,7 @@
 """The errors of the gateway."""
 
+from decimal import Decimal
+
 from helix.core.errors import (
     BadInput,
     Conflict,
@@ -19,6 +21,7 @@ __all__ = [
     "CallFailed",
     "CallInterrupted",
     "CallNotFound",
+    "CallOverBudget",
     "ClientGone",
     "KeyInProgress",
     "KeyReused",
@@ -71,12 +74,27 @@ class BodyTooSlow(BadInput):
 
 
 class ClientGone(BadInput):
-    """The client left before its request was whole; nobody reads this."""
+    """The client left before its request was whole, or before its answer; nobody reads this."""
 
     code = "client_gone"
 
     def __init__(self) -> None:
-        super().__init__("the client closed the connection before its request was whole")
+        super().__init__("the client closed the connection before it had its answer")
+
+
+class CallOverBudget(HelixError):
+    """The call may cost more than its own helix.budget lets it; no provider was called."""
+
+    code = "call_over_budget"
+    status = 402
+    kind = "insufficient_quota"
+
+    def __init__(self, *, cost_usd: Decimal, budget_usd: Decimal) -> None:
+        super().__init__(
+            f"this call may cost {cost_usd.normalize():f} USD, more than its helix.budget of "
+            f"{budget_usd.normalize():f} USD: lower max_tokens, or raise the budget",
+            param="helix.budget",
+        )
 
 
 class TransportUnsupported(BadInput):

@@ -1,12 +1,12 @@
 """One HTTP exchange over ASGI: the request's body within limits, and the answer."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from uuid import UUID
 
 from helix.gateway.errors import BodyTooLarge, BodyTooSlow, ClientGone, TransportUnsupported
 from helix.gateway.render import Headers
+from helix.gateway.waits import Waits
 
 __all__ = ["Exchange", "Receive", "Scope", "Send"]
 
@@ -60,19 +60,22 @@ class Exchange:
         """Say that this answer was given before."""
         self._extra.append((b"idempotent-replayed", b"true"))
 
-    async def body(self, body_bytes_max: int, timeout_s: float) -> bytes:
+    async def body(self, body_bytes_max: int, timeout_s: float, waits: Waits) -> bytes:
         """Return the whole body; what it said of its length is not believed.
 
         Raises BodyTooLarge, BodyTooSlow, ClientGone.
         """
+        wait = waits.begin(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
+            with wait:
                 message = await self._receive()
                 if message["type"] == "http.request" and not message.get("more_body", False):
                     return _within(message.get("body", b""), body_bytes_max)
                 return await self._rest_of_body(message, body_bytes_max)
         except TimeoutError as exc:
             raise BodyTooSlow(timeout_s) from exc
+        finally:
+            waits.end(wait)
 
     async def _rest_of_body(self, message: Message, body_bytes_max: int) -> bytes:
         parts = bytearray()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from helix.accounts import Principal
 
-__all__ = ["AfterHook", "BeforeHook", "Injected", "SettledCall"]
+__all__ = ["AfterHook", "AfterWanted", "BeforeHook", "Injected", "SettledCall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,12 @@ BeforeHook = Callable[[Any, Principal, UUID], Awaitable[Injected | None]]
 
 It must be quick: the client waits. It raises a HelixError to refuse the call. None: no change.
 Not called for embeddings and moderations, nor for calls that Helix itself makes (Caller.ask).
+"""
+
+AfterWanted = Callable[[Any, Injected | None], bool]
+"""Given the CallRequest and what hooks added to it: whether an AfterHook is called. Quick, no I/O.
+
+Telling a call costs reading its answer once more: hooks that care for few calls say for which.
 """
 
 AfterHook = Callable[[SettledCall], Awaitable[None]]

@@ -6,6 +6,7 @@ What every dialect reads with stands here; `read_chat` reads the canonical one.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ MODEL_CHARS_MAX = 255
 AGENT_CHARS_MAX = 100
 WORD_CHARS_MAX = 255
 TIMEOUT_S_MAX = 86_400.0
+BUDGET_USD_MAX = 1_000_000
 _PARAM_BYTES_MAX = 64
 _PARAMS = frozenset(
     {
@@ -87,7 +89,7 @@ class _Helix(msgspec.Struct, forbid_unknown_fields=True):
     prompt: str | None = None
     variables: dict[str, Any] | None = None
     memory: bool | None = None
-    budget: str | None = None
+    budget: Decimal | None = None
     cache: bool | None = None
     sticky: str | None = None
     timeout_s: float | None = None
@@ -103,6 +105,8 @@ _HelixField = msgspec.json.Decoder(_Helix | None)
 _AnyObject = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _NO_HELIX = HelixOptions()
 _PART_NEEDS = {"image_url": "vision", "input_audio": "audio", "file": "files"}
+_PARTS = re.compile(rb'"(?:image_url|input_audio|file)"')
+_NO_NEEDS: frozenset[str] = frozenset()
 _STREAM_OPTIONS = frozenset({"chat", "completions"})
 
 
@@ -286,8 +290,11 @@ def read_options(fields: Fields) -> HelixOptions:
         return _NO_HELIX
     _check_word("helix.session", helix.session, WORD_CHARS_MAX)
     _check_word("helix.agent", helix.agent, AGENT_CHARS_MAX)
-    _check_word("helix.prompt", helix.prompt, WORD_CHARS_MAX)
-    _check_word("helix.budget", helix.budget, WORD_CHARS_MAX)
+    for name, given in (("prompt", helix.prompt), ("variables", helix.variables)):
+        if given is not None:
+            raise WrongField(
+                f"helix.{name}", "calls are not made of stored prompts: send the messages"
+            )
     _check_word("helix.sticky", helix.sticky, WORD_CHARS_MAX)
     _check_time("helix.timeout_s", helix.timeout_s)
     _check_time("helix.first_token_timeout_s", helix.first_token_timeout_s)
@@ -297,10 +304,8 @@ def read_options(fields: Fields) -> HelixOptions:
         context=helix.context,
         agent_id=helix.agent,
         task_id=helix.task,
-        prompt=helix.prompt,
-        variables=helix.variables,
         memory=helix.memory,
-        budget=helix.budget,
+        budget_usd=_read_budget(helix.budget),
         cache=helix.cache,
         sticky=helix.sticky,
         timeout_s=helix.timeout_s,
@@ -313,6 +318,13 @@ def read_options(fields: Fields) -> HelixOptions:
 def _check_word(name: str, word: str | None, chars_max: int) -> None:
     if word is not None and not (0 < len(word) <= chars_max and word.isprintable()):
         raise WrongField(name, f"it must be 1 to {chars_max} printable characters")
+
+
+def _read_budget(budget: Decimal | None) -> Decimal | None:
+    """Return the most a call may cost, in US dollars; raises WrongField."""
+    if budget is not None and not (budget.is_finite() and 0 <= budget <= BUDGET_USD_MAX):
+        raise WrongField("helix.budget", f"it must be 0 to {BUDGET_USD_MAX} US dollars")
+    return budget
 
 
 def _check_time(name: str, time_s: float | None) -> None:
@@ -348,9 +360,12 @@ def params_of(fields: Mapping[str, Any]) -> str:
 
 def _needs(fields: Fields) -> frozenset[str]:
     """Return what the model must be able to do: vision, audio, files, tools, json_schema."""
-    needs = set()
     messages = bytes(fields["messages"])
-    if any(f'"{kind}"'.encode() in messages for kind in _PART_NEEDS):
+    has_parts = _PARTS.search(messages) is not None
+    if not has_parts and "tools" not in fields and "response_format" not in fields:
+        return _NO_NEEDS
+    needs = set()
+    if has_parts:
         for message in _Contents.decode(messages):
             parts = message.content if type(message.content) is list else []
             kinds = [part.get("type") for part in parts if type(part) is dict]

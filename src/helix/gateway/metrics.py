@@ -57,6 +57,9 @@ class Metrics:
         self._connected = Gauge(
             "helix_recorder_connected", "1 while calls can be recorded.", registry=registry
         )
+        self._full = Gauge(
+            "helix_storage_full", "1 while PostgreSQL has no room left to write.", registry=registry
+        )
         self._ended: dict[tuple[str, str], Counter] = {}
         self._lanes: dict[str, Histogram] = {}
         self._kinds: dict[tuple[str, str], Counter] = {}
@@ -67,11 +70,13 @@ class Metrics:
         in_flight: Callable[[], int],
         waiting: Callable[[], int],
         connected: Callable[[], bool],
+        storage_full: Callable[[], bool],
     ) -> None:
         """Read these values whenever the metrics are asked for."""
         self._in_flight.set_function(in_flight)
         self._waiting.set_function(waiting)
         self._connected.set_function(lambda: float(connected()))
+        self._full.set_function(lambda: float(storage_full()))
 
     def call(
         self,

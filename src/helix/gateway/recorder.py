@@ -4,10 +4,15 @@ Two lanes, one for admissions and one for settlements, each with a connection of
 batch is all that queued up while its last commit ran, so a lone call waits for nobody and a
 thousand share a commit. A batch is one prepared statement, one implicit transaction, one fsync.
 
+Nearly every batch is plain: nothing in it claims, was written before, or chooses. Those go as one
+JSON document to a statement that does only what they need (ADR 0058); the rest go as arrays.
+
 - A row that cannot be written does not take its batch down: the batch is halved until the bad
   row stands alone, and only its call is told.
 - When a connection breaks during a commit, nobody knows whether it happened. The batch is written
   again; both statements are harmless when repeated.
+- When PostgreSQL has no room left, calls are refused at once, and a lane goes on only when a probe
+  has found room: what fits into an old page proves nothing (core/storage.py).
 - An admission waits record_timeout_s at most. What was given up, but may have been committed, is
   closed by a settlement of its own. A settlement is kept until it is written.
 """
@@ -23,11 +28,14 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from helix.core.clock import Clock
 from helix.core.db import OUTAGES, Connection, Queries, Role, connect
+from helix.core.errors import StorageFull
 from helix.core.log import get_log
 from helix.core.sql import NamedStatement
+from helix.core.storage import require_room
 from helix.gateway.errors import CallInterrupted, NotRecorded
 from helix.gateway.metrics import Metrics
 from helix.gateway.settle import chosen
@@ -38,6 +46,8 @@ __all__ = ["Recorder", "Unstorable"]
 
 _log = get_log(__name__)
 Row = TypeVar("Row", Admission, Settlement)
+_Encoder = msgspec.json.Encoder()
+_ADMITTED = Verdict(Decision.ADMITTED)
 
 TICK_S = 0.1
 RETRY_FIRST_S = 0.05
@@ -117,7 +127,8 @@ _Results: TypeAlias = Callable[[Connection, Sequence[_Job[Row]], list[Any]], Awa
 class _Lane(Generic[Row]):
     """A queue, a connection and a statement. `on_given_up` is told of rows that may be written.
 
-    `apart` says of a row that it needs what stands before it in the batch to be written first.
+    `plain` is the statement for batches that `is_plain` says yes to. `apart` says of a row that it
+    needs what stands before it in the batch to be written first.
     """
 
     def __init__(
@@ -126,6 +137,8 @@ class _Lane(Generic[Row]):
         url: str,
         statement: NamedStatement,
         *,
+        plain: NamedStatement,
+        is_plain: "Callable[[Sequence[_Job[Row]]], bool]",
         clock: Clock,
         metrics: Metrics,
         batch_max: int,
@@ -142,6 +155,9 @@ class _Lane(Generic[Row]):
         self._url = url
         self._sql = statement.sql
         self._params = statement.params
+        self._plain_sql = plain.sql
+        self._plain_params = plain.params
+        self._is_plain: Callable[[Sequence[_Job[Row]]], bool] = is_plain
         self._clock = clock
         self._metrics = metrics
         self._batch_max = batch_max
@@ -164,8 +180,11 @@ class _Lane(Generic[Row]):
         self._wake = asyncio.Event()
         self._conn: Any = None
         self._statement: Any = None
+        self._plain_statement: Any = None
         self._wrote_at_s = 0.0
         self._down_since_s: float | None = None
+        self.full = False
+        """Whether PostgreSQL said that it has no room, and no probe has found any since."""
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -205,13 +224,16 @@ class _Lane(Generic[Row]):
         now_s = self._clock.monotonic_s()
         done = asyncio.get_running_loop().create_future()
         down_s = 0.0 if self._down_since_s is None else now_s - self._down_since_s
-        if not keep and down_s >= self._wait_s:
-            done.set_exception(NotRecorded())
+        if not keep and (self.full or down_s >= self._wait_s):
+            done.set_exception(self._refusal())
             return done
         self._queue.append(_Job(row, done, now_s + self._wait_s, keep))
         self.empty.clear()
         self._wake.set()
         return done
+
+    def _refusal(self) -> StorageFull | NotRecorded:
+        return StorageFull() if self.full else NotRecorded()
 
     async def _write_forever(self) -> None:
         while True:
@@ -254,7 +276,12 @@ class _Lane(Generic[Row]):
     async def _write(self, jobs: list[_Job[Row]]) -> None:
         """Write a batch; on return each job is done, told its fault, or queued again."""
         try:
-            returned = await self._statement.fetch(*self._arguments(jobs))
+            if self._is_plain(jobs):
+                rows = [job.row for job in jobs]
+                arguments = document_of(self._plain_params, rows)
+                returned = await self._plain_statement.fetch(*arguments)
+            else:
+                returned = await self._statement.fetch(*self._arguments(jobs))
         except _UNSTORABLE as exc:
             if len(jobs) == 1:
                 self._refuse(jobs[0], exc)
@@ -297,6 +324,7 @@ class _Lane(Generic[Row]):
     def _again(self, jobs: list[_Job[Row]], exc: BaseException) -> None:
         """Queue the batch again, in front; what was committed all the same does no harm."""
         self._failures += 1
+        self.full = self.full or isinstance(exc, asyncpg.DiskFullError)
         if self._failures == 1:
             reason = type(exc).__name__
             state = getattr(exc, "sqlstate", None)  # tells an outage from a mistake of ours
@@ -324,6 +352,7 @@ class _Lane(Generic[Row]):
             try:
                 await self._connect()
             except _OUTAGES as exc:
+                self.full = self.full or isinstance(exc, asyncpg.DiskFullError)
                 if self._down_since_s is None:
                     self._down_since_s = self._clock.monotonic_s()
                     _log.warning("recorder_down", lane=self._name, reason=type(exc).__name__)
@@ -345,12 +374,19 @@ class _Lane(Generic[Row]):
         try:
             async with asyncio.timeout(self._connect_s):
                 await conn.execute("; ".join(SESSION))
+                if self.full:
+                    await require_room(conn)
                 await self._prepare(conn)
                 self._statement = await conn.prepare(self._sql)
+                self._plain_statement = await conn.prepare(self._plain_sql)
+                # The driver ends preparing with no Sync: until the next command the tables stay
+                # locked against changes of schema, and an idle lane sends none for hours.
+                await conn.execute("SELECT 1")
             await self._fetch_back(conn)
         except BaseException:
             conn.terminate()
             raise
+        self.full = False
         self._conn = conn
 
     async def _fetch_back(self, conn: Connection) -> None:
@@ -371,7 +407,7 @@ class _Lane(Generic[Row]):
             now_s = self._clock.monotonic_s()
             for job in [*self._writing, *self._queue]:
                 if job.give_up_at_s <= now_s and not job.done.done():
-                    job.done.set_exception(NotRecorded())
+                    job.done.set_exception(self._refusal())
             await self._keep_what_waits(now_s)
             stuck = self._writing and now_s - self._wrote_at_s > self._connect_s
             if stuck and self._conn is not None:
@@ -423,6 +459,8 @@ class Recorder:
             "admit",
             url,
             self._queries["admit_calls"],
+            plain=self._queries["admit_new_calls"],
+            is_plain=_is_new,
             clock=clock,
             metrics=metrics,
             batch_max=batch_max,
@@ -436,6 +474,8 @@ class Recorder:
             "settle",
             url,
             self._queries["settle_calls"],
+            plain=self._queries["settle_final_calls"],
+            is_plain=_is_final,
             clock=clock,
             metrics=metrics,
             batch_max=batch_max,
@@ -454,6 +494,11 @@ class Recorder:
     def connected(self) -> bool:
         """Whether calls can be recorded now, as far as is known."""
         return self._admissions.connected and self._settlements.connected
+
+    @property
+    def storage_full(self) -> bool:
+        """Whether PostgreSQL has no room left, as far as is known."""
+        return self._admissions.full or self._settlements.full
 
     @property
     def waiting(self) -> int:
@@ -493,7 +538,9 @@ class Recorder:
 
         It fails with NotRecorded (not yet: it is tried on), CallInterrupted, or Unstorable.
         """
-        return self._settlements.put(row._replace(final=True), keep=keep)
+        if not row.final:
+            row = msgspec.structs.replace(row, final=True)
+        return self._settlements.put(row, keep=keep)
 
     def respond(self, row: Settlement) -> "asyncio.Future[None]":
         """Record, and charge, an attempt or a candidate that does not end its request.
@@ -501,11 +548,12 @@ class Recorder:
         Give it an `attempt` of its own; it is not the selected answer until it is chosen. Fails as
         `settle` does.
         """
-        return self._settlements.put(row._replace(final=False, selected=False), keep=True)
+        row = msgspec.structs.replace(row, final=False, selected=False)
+        return self._settlements.put(row, keep=True)
 
     def choose(
         self,
-        request_id: UUID,
+        request: Admission,
         response_id: UUID,
         *,
         now: datetime,
@@ -515,7 +563,7 @@ class Recorder:
 
         Fails as `settle` does; CallInterrupted also when the candidate is not of that request.
         """
-        row = chosen(request_id, response_id, now=now, confidence=confidence)
+        row = chosen(request, response_id, now=now, confidence=confidence)
         return self._settlements.put(row, keep=True)
 
     def _close_given_up(self, row: Admission, verdict: Verdict) -> None:
@@ -561,7 +609,11 @@ class Recorder:
         One that is on record as it was asked for is ours: its commit was not heard of. Any other
         request was closed by somebody else.
         """
-        written = {row["response_id"] for row in returned}
+        if returned and "unwritten" in returned[0]:
+            unwritten = set(returned[0]["unwritten"] or ())
+            written = {job.row.id for job in jobs if job.row.id not in unwritten}
+        else:
+            written = {row["response_id"] for row in returned}
         doubtful = [job.row for job in jobs if job.row.id not in written]
         if not doubtful:
             return [None] * len(jobs)
@@ -584,14 +636,30 @@ def arguments_of(
     params: Sequence[str], rows: Sequence[Admission | Settlement], *, retried: bool = False
 ) -> list[object]:
     """Return a batch as the arguments of its statement, in the order of the parameters."""
-    values: dict[str, object] = {}
-    for name, column in zip(rows[0]._fields, zip(*rows, strict=True), strict=True):
-        empty = name in SPARSE and column.count(None) == len(column)
-        values[name] = None if empty else list(column)
-    values["lowest"] = min(row[0] for row in rows)
-    values["highest"] = max(row[0] for row in rows)
+    values: dict[str, object] = _bounds_of(rows)
     values["retried"] = retried
+    for name in rows[0].__struct_fields__:
+        column = [getattr(row, name) for row in rows]
+        empty = name in SPARSE and column.count(None) == len(column)
+        values[name] = None if empty else column
     return [values[name] for name in params]
+
+
+def document_of(
+    params: Sequence[str], rows: Sequence[Admission] | Sequence[Settlement]
+) -> list[object]:
+    """Return a batch as the arguments of its plain statement; raises ValueError for no text.
+
+    An array would be looked into value by value by the driver: a document costs it a fifth.
+    """
+    values = _bounds_of(rows)
+    values["rows"] = _Encoder.encode(rows).decode()
+    return [values[name] for name in params]
+
+
+def _bounds_of(rows: Sequence[Admission | Settlement]) -> dict[str, object]:
+    ids = [row.id if isinstance(row, Admission) else row.request_id for row in rows]
+    return {"lowest": min(ids), "highest": max(ids)}
 
 
 def _replay_batches(rows: Sequence[Settlement]) -> list[list[Settlement]]:
@@ -619,6 +687,16 @@ def _together(_row: Any, _jobs: Sequence[Any]) -> bool:
     return False
 
 
+def _is_new(jobs: Sequence[_Job[Admission]]) -> bool:
+    """Say whether no row claims a key, or may have been written before."""
+    return not any(job.tried or job.row.idempotency_key is not None for job in jobs)
+
+
+def _is_final(jobs: Sequence[_Job[Settlement]]) -> bool:
+    """Say whether every row ends its request with an answer of its own."""
+    return not any(job.row.chosen or not job.row.final for job in jobs)
+
+
 def _needs_earlier(row: Settlement, jobs: Sequence[_Job[Settlement]]) -> bool:
     """Say whether a row chooses a candidate that may stand in this batch.
 
@@ -630,7 +708,9 @@ def _needs_earlier(row: Settlement, jobs: Sequence[_Job[Settlement]]) -> bool:
 async def _verdicts(
     _conn: Connection, jobs: Sequence[_Job[Admission]], returned: list[Any]
 ) -> list[Any]:
-    """Return the verdict of each admission, in their order."""
+    """Return the verdict of each admission, in their order. A row without a request is for all."""
+    if len(returned) == 1 and returned[0]["request_id"] is None:
+        return [_ADMITTED] * len(jobs)
     told = {
         row["request_id"]: Verdict(
             Decision(row["decision"]),

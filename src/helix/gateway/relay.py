@@ -22,6 +22,9 @@ from helix.providers import Operation, UpstreamBroken
 __all__ = ["AsSent", "Native", "Relay", "Told", "relay_of"]
 
 
+_PLAIN_TRIES = 8  # chunks that turned out not to be plain, after which no more is taken for one
+
+
 class Relay(Protocol):
     """The way of one stream. `begun`: content was seen, or the end of an answer without any.
 
@@ -87,6 +90,7 @@ class AsSent(_Chunks):
     def __init__(self, name: str, transcript: Transcript, request: CallRequest) -> None:
         super().__init__(name, transcript)
         self._include_usage = request.include_usage
+        self._plain_left = _PLAIN_TRIES
 
     def take(self, event: bytes) -> bytes:
         """Note an event and pass it on."""
@@ -97,6 +101,10 @@ class AsSent(_Chunks):
             self._whole()
             self.end = event
             return b""
+        if self.begun and self._plain_left:
+            if self._transcript.take_plain(told):
+                return event
+            self._plain_left -= 1
         chunk = self._note(told)
         if not self._include_usage and not chunk.get("choices") and chunk.get("usage") is not None:
             return b""

@@ -130,15 +130,18 @@ def given_up(admission: Admission, *, error: HelixError, now: datetime) -> Settl
 
 
 def chosen(
-    request_id: UUID, response_id: UUID, *, now: datetime, confidence: Decimal | None
+    request: Admission, response_id: UUID, *, now: datetime, confidence: Decimal | None
 ) -> Settlement:
-    """Return the end of a request whose answer is on record already."""
+    """Return the end of a request whose answer is on record already.
+
+    It costs nothing more, and gives back what the request still holds of its user's budgets.
+    """
     return Settlement(
-        request_id=request_id,
+        request_id=request.id,
         request_status="completed",
         completed_at=now,
         id=response_id,
-        user_id=None,
+        user_id=request.user_id,
         provider_id=None,
         provider_name=_UNKNOWN,
         model_name=_UNKNOWN,
@@ -161,9 +164,9 @@ def chosen(
         content=None,
         raw_response=None,
         usage_id=None,
-        api_key_id=None,
-        project_id=None,
-        agent_id=None,
+        api_key_id=request.api_key_id,
+        project_id=request.project_id,
+        agent_id=request.agent_id,
         confidence=confidence,
         chosen=True,
     )

@@ -31,8 +31,14 @@ _log = get_log(__name__)
 _HEAD = struct.Struct(">II")
 _SUFFIX = ".spool"
 _FAULTY = ".faulty"
+
+
+class _Kept(Settlement, frozen=True, array_like=True):
+    """A settlement as it is written to a spool: its values in the order of the fields."""
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Settlement)
+_decoder = msgspec.msgpack.Decoder(_Kept)
 
 
 class Spool:
@@ -140,16 +146,17 @@ def read_records(data: bytes) -> tuple[list[Settlement], int]:
         if len(payload) < length or not length or zlib.crc32(payload) != checksum:
             break
         try:
-            rows.append(_decoder.decode(payload))
+            kept = _decoder.decode(payload)
         except msgspec.MsgspecError:
             break
+        rows.append(Settlement(**msgspec.structs.asdict(kept)))
         at += _HEAD.size + length
     return rows, at
 
 
 def encode_record(row: Settlement) -> bytes:
     """Return a settlement as a record of a spool."""
-    payload = _encoder.encode(row)
+    payload = _encoder.encode(msgspec.structs.astuple(row))
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 

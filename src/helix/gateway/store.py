@@ -132,6 +132,7 @@ class Store:
             conn, "erase_response_texts", request_id=request_id, user_id=user_id
         )
         await self._queries.run(conn, "erase_request_text", request_id=request_id, user_id=user_id)
+        await self._queries.run(conn, "bury_texts", request_id=request_id, user_id=user_id)
 
     async def write_samples(self, conn: Connection, samples: Sequence[StreamSample]) -> None:
         """Write the arrivals of a stream, and its end."""

@@ -103,7 +103,8 @@ class Streams:
                 if attempt.first_s is None:
                     attempt.first_s = now_s
                 attempt.heard_s = now_s
-                attempt.arrivals.note(now_s, chunks=transcript.chunks)
+                if attempt.arrivals is not None:
+                    attempt.arrivals.note(now_s, chunks=transcript.chunks)
             if held and (relay.begun or held_bytes > _HELD_BYTES_MAX):
                 await self._tell(turn, attempt, b"".join(held))
                 held, held_bytes = [], 0

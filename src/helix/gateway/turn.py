@@ -15,6 +15,8 @@ from helix.gateway.relay import Relay
 from helix.gateway.sse import Transcript
 from helix.gateway.timing import Arrivals
 from helix.gateway.types import Admission, CallRequest
+from helix.gateway.virtual import Asked
+from helix.gateway.waits import Wait
 from helix.providers import Operation, Plan, Route, UpstreamTimeout
 
 __all__ = ["Attempt", "Cut", "Turn"]
@@ -30,30 +32,65 @@ class Cut(Enum):
     BETWEEN_TOKENS = auto()
 
 
-@dataclass(slots=True, eq=False)
 class Attempt:
-    """One try. `told` says that something of its answer went to the client.
+    """One try. `told` says that something of its answer went to the client; `arrivals` are those
+    of its stream, None for a whole answer.
 
     `waiting` is set while the provider is waited for; `heard_s` is when content last came from
     it, or was last taken by a slow client.
     """
 
-    number: int
-    route: Route
-    operation: Operation
-    sent_s: float
-    arrivals: Arrivals
-    heard_s: float = 0.0
-    first_s: float | None = None
-    http_status: int | None = None
-    told: bool = False
-    waiting: bool = False
-    transcript: Transcript = field(default_factory=Transcript)
+    __slots__ = (
+        "_transcript",
+        "arrivals",
+        "first_s",
+        "heard_s",
+        "http_status",
+        "number",
+        "operation",
+        "route",
+        "sent_s",
+        "told",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        route: Route,
+        operation: Operation,
+        sent_s: float,
+        arrivals: Arrivals | None = None,
+    ) -> None:
+        self.number = number
+        self.route = route
+        self.operation = operation
+        self.sent_s = sent_s
+        self.arrivals = arrivals
+        self.heard_s = 0.0
+        self.first_s: float | None = None
+        self.http_status: int | None = None
+        self.told = False
+        self.waiting = False
+        self._transcript: Transcript | None = None
+
+    @property
+    def transcript(self) -> Transcript:
+        """What a stream told so far; made when first asked for, since whole answers have none."""
+        if self._transcript is None:
+            self._transcript = Transcript()
+        return self._transcript
 
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One call under way. `exchange` is None when Helix itself is the caller."""
+    """One call under way. `exchange` is None when Helix itself is the caller.
+
+    `asked` belongs to a virtual model: one entry for each target of its plan. `private`: the
+    numbers of the call are recorded, its texts are not. `ends_with_client`: its answer is for this
+    client alone, told in one piece; a client that sent an Idempotency-Key may come back for it.
+    `watch` looks whether the client is still there.
+    """
 
     request_id: UUID
     id_text: str
@@ -71,9 +108,13 @@ class Turn:
     attempt: Attempt | None = None
     attempt_number: int | None = None
     virtual: bool = False
+    asked: tuple[Asked, ...] = ()
+    private: bool = False
     tries: int = 0
     relay: Relay | None = None
-    deadline: asyncio.Timeout | None = None
+    deadline: Wait | None = None
+    ends_with_client: bool = False
+    watch: asyncio.Task[None] | None = None
     cut: Cut | None = None
 
     @property
@@ -89,8 +130,23 @@ class Turn:
 
     def wake(self) -> None:
         """End what is waited for, if a reason to was given."""
-        if self.cut is not None and self.deadline is not None and not self.deadline.expired():
-            self.deadline.reschedule(asyncio.get_running_loop().time())
+        if self.cut is not None and self.deadline is not None:
+            self.deadline.expire()
+
+    def look_after_client(self, began_before_s: float) -> None:
+        """Begin to watch whether the client leaves, of a call that has lasted since then.
+
+        Most calls are over before, and a task for each would cost more than those few save.
+        """
+        if self.ends_with_client and self.watch is None and self.began_s <= began_before_s:
+            exchange = self.exchange
+            if exchange is not None:
+                self.watch = asyncio.create_task(exchange.until_gone())
+                self.watch.add_done_callback(self._client_left)
+
+    def _client_left(self, watch: "asyncio.Task[None]") -> None:
+        if not watch.cancelled() and watch.exception() is None:
+            self.cut_off(Cut.GONE)
 
     def check_time(self, now_s: float) -> None:
         """Cut the call off if it is late in any of its three ways."""

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from helix.providers import Operation
 
 __all__ = [
@@ -74,8 +76,9 @@ class HelixOptions:
     the same word go to the same provider while it is well. Times are bounds of this one call, and
     only ever narrow those of the route. `session` is as it was sent, the id of a session or a word
     of the client's; `session_id` is the session it turned out to be. `context` is what a hook that
-    assembles contexts is told. `ensemble`: have several models answer this call, as it says,
-    whatever its model is (the handler of `ensemble/…` reads it).
+    assembles contexts is told, `memory` whether memories are wanted in it; None leaves that to it.
+    `budget_usd`: a call that may cost more is not made. `ensemble`: have several models answer this
+    call, as it says, whatever its model is (the handler of `ensemble/…` reads it).
     """
 
     project_id: UUID | None = None
@@ -84,10 +87,8 @@ class HelixOptions:
     context: Any = field(default=None, repr=False)
     agent_id: str | None = None
     task_id: UUID | None = None
-    prompt: str | None = None
-    variables: Mapping[str, Any] | None = field(default=None, repr=False)
     memory: bool | None = None
-    budget: str | None = None
+    budget_usd: Decimal | None = None
     cache: bool | None = None
     sticky: str | None = None
     timeout_s: float | None = None
@@ -150,8 +151,11 @@ class CallRequest:
         return self.options.mock
 
 
-class Admission(NamedTuple):
-    """The rows of llm_requests and llm_request_bodies; field order is that of the statement.
+_NOTHING = Decimal(0)
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The rows of llm_requests and llm_request_bodies.
 
     `reserve_usd` and `reserve_tokens` are the most that the call may cost and use: they are held
     in every budget and limit that fits until the request is settled. `body_sha256` goes with the
@@ -160,15 +164,15 @@ class Admission(NamedTuple):
 
     id: UUID
     user_id: UUID
-    api_key_id: UUID | None
-    session_id: UUID | None
-    project_id: UUID | None
-    agent_id: str | None
+    api_key_id: UUID | None = None
+    session_id: UUID | None = None
+    project_id: UUID | None = None
+    agent_id: str | None = None
     model_name: str
-    stream: bool
+    stream: bool = False
     model_params: str
-    idempotency_key: str | None
-    client_request_id: str | None
+    idempotency_key: str | None = None
+    client_request_id: str | None = None
     metadata: str
     created_at: datetime
     request_body: str
@@ -176,53 +180,58 @@ class Admission(NamedTuple):
     request_type: str = "chat"
     task_id: UUID | None = None
     parent_request_id: UUID | None = None
-    reserve_usd: Decimal = Decimal(0)
+    reserve_usd: Decimal = _NOTHING
     reserve_tokens: int = 0
     body_sha256: bytes | None = None
     memory: str | None = None
     prompt_id: UUID | None = None
     ensemble_config: str | None = None
 
+    def __repr__(self) -> str:
+        """Name the row, not the texts in it."""
+        return f"Admission({self.id})"
 
-class Settlement(NamedTuple):
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The rows of llm_responses, llm_response_bodies and llm_token_usage, and the request's end.
 
-    Field order is that of the statement. `usage_id` is None where no tokens were used. Not `final`:
-    an attempt or candidate, charged at once, after which the request stays open; `attempt` numbers
-    them from 1. `selected` marks the one answer that the client got. `chosen`: the answer `id` is
-    on record already, is made the selected one, and ends the request (Recorder.choose).
+    A spool keeps rows as lists in the order of the fields (spool.py): new ones go to the end.
+    `usage_id` is None where no tokens were used. Not `final`: an attempt or candidate, charged at
+    once, after which the request stays open; `attempt` numbers them from 1. `selected` marks the
+    one answer that the client got. `chosen`: the answer `id` is on record already, is made the
+    selected one, and ends the request (Recorder.choose).
     """
 
     request_id: UUID
-    request_status: str
+    request_status: str = "completed"
     completed_at: datetime
     id: UUID
-    user_id: UUID | None
-    provider_id: UUID | None
+    user_id: UUID | None = None
+    provider_id: UUID | None = None
     provider_name: str
     model_name: str
-    upstream_id: str | None
-    status: str
-    error_code: str | None
-    error: str | None
-    http_status: int | None
-    tokens_prompt: int
-    tokens_completion: int
-    tokens_cached: int
-    tokens_reasoning: int
-    usage_estimated: bool
+    upstream_id: str | None = None
+    status: str = "completed"
+    error_code: str | None = None
+    error: str | None = None
+    http_status: int | None = None
+    tokens_prompt: int = 0
+    tokens_completion: int = 0
+    tokens_cached: int = 0
+    tokens_reasoning: int = 0
+    usage_estimated: bool = False
     latency_ms: int
-    first_token_ms: int | None
-    chunk_count: int | None
-    finish_reason: str | None
-    cost_usd: Decimal
-    pricing_id: UUID | None
-    content: str | None
-    raw_response: str | None
-    usage_id: UUID | None
-    api_key_id: UUID | None
-    project_id: UUID | None
-    agent_id: str | None
+    first_token_ms: int | None = None
+    chunk_count: int | None = None
+    finish_reason: str | None = None
+    cost_usd: Decimal = _NOTHING
+    pricing_id: UUID | None = None
+    content: str | None = None
+    raw_response: str | None = None
+    usage_id: UUID | None = None
+    api_key_id: UUID | None = None
+    project_id: UUID | None = None
+    agent_id: str | None = None
     attempt: int = 1
     selected: bool = True
     cached: bool = False
@@ -232,6 +241,10 @@ class Settlement(NamedTuple):
     gap_p50_ms: int | None = None
     gap_p95_ms: int | None = None
     gap_max_ms: int | None = None
+
+    def __repr__(self) -> str:
+        """Name the row, not the texts in it."""
+        return f"Settlement({self.id} of {self.request_id})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,14 @@ from helix.core.errors import HelixError
 from helix.gateway.intake import upstream_body
 from helix.gateway.policy import is_refusal, refusal_of
 from helix.gateway.turn import Attempt, Turn
-from helix.providers import Call, Providers, Reply, Timeouts, UpstreamBroken
+from helix.providers import (
+    Call,
+    Providers,
+    Reply,
+    RoutePolicy,
+    Timeouts,
+    UpstreamBroken,
+)
 
 __all__ = ["Upstream", "no_stream", "read_all"]
 
@@ -24,6 +31,14 @@ class Upstream:
     def __init__(self, *, providers: Providers, clock: Clock) -> None:
         self._providers = providers
         self._clock = clock
+        self._last = Timeouts()
+
+    def _timeouts(self, policy: RoutePolicy, first_s: float | None) -> Timeouts:
+        """Return how long a call may wait; the same object while nothing changes."""
+        last, connect_s, between_s = self._last, policy.connect_s, policy.between_tokens_s
+        if (last.connect_s, last.first_byte_s, last.between_s) != (connect_s, first_s, between_s):
+            last = self._last = Timeouts(connect_s, first_s, between_s)
+        return last
 
     async def open(self, turn: Turn, attempt: Attempt) -> Reply:
         """Call the provider; raises UpstreamAnswered when it refuses."""
@@ -36,11 +51,7 @@ class Upstream:
             turn.id_text,
             request.mock,
             attempt.operation,
-            Timeouts(
-                policy.connect_s,
-                turn.first_token_s if request.stream else None,
-                policy.between_tokens_s,
-            ),
+            self._timeouts(policy, turn.first_token_s if request.stream else None),
             _passed(turn) if native else None,
         )
         attempt.sent_s = self._clock.monotonic_s()

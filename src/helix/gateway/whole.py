@@ -8,10 +8,10 @@ from helix.core.errors import HelixError
 from helix.gateway.attempts import Attempts
 from helix.gateway.dialects.responses_out import readdressed
 from helix.gateway.ending import Ending
-from helix.gateway.errors import UpstreamEmpty
+from helix.gateway.errors import ClientGone, UpstreamEmpty
 from helix.gateway.native import reader_of
 from helix.gateway.policy import Answer, answer_of, read_answer
-from helix.gateway.turn import Attempt, Turn
+from helix.gateway.turn import Attempt, Cut, Turn
 from helix.gateway.types import Outcome, Settlement
 from helix.gateway.upstream import Upstream, read_all
 from helix.providers import Operation
@@ -45,6 +45,9 @@ class Wholes:
         try:
             attempt, body, answer = await self._attempts.run(turn, self.once)
         except HelixError as exc:
+            if turn.cut is Cut.GONE:
+                await self._ending.failed(turn, None, Outcome.CANCELLED)
+                raise ClientGone from exc
             await self._ending.failed(turn, exc, Outcome.FAILED)
             raise
         except BaseException:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -58,15 +58,18 @@ def usage(  # noqa: PLR0917 - options, given by name
         agent_id=agent,
     )
 
-    async def work(conn: Connection, _: Settings) -> list[dict[str, Any]]:
+    async def work(conn: Connection, _: Settings) -> tuple[list[dict[str, Any]], datetime | None]:
         user_id = None if user is None else (await find_user(conn, user)).id
-        return await Store().report_usage(conn, question, user_id=user_id)
+        found = await Store().report_usage(conn, question, user_id=user_id)
+        return found, await Store().summed_until(conn, question)
 
-    rows = with_operator(home, work)
+    rows, summed = with_operator(home, work)
     if as_csv_text:
         sys.stdout.write(as_csv(question.columns(), rows))
     else:
         show(question.columns(), rows, as_json=as_json)
+    if summed is not None:
+        say(f"before {summed:%Y-%m-%d %H:%M} UTC whole hours and days are summed up")
     total = sum((row["cost_usd"] for row in rows), Decimal(0))
     calls = sum(row["call_count"] for row in rows)
     say(f"{calls} calls, {total.normalize():f} USD; {time.monotonic() - started_s:.1f} s")

@@ -33,27 +33,45 @@ RETURNING id, model, input_cost_per_million, output_cost_per_million, cached_inp
     reasoning_cost_per_million, per_request_cost_usd, effective_date, source, updated_by, notes;
 
 -- name: report_usage
--- What was used from one moment to another, summed up by the dimensions in :by. It reads the ledger
--- itself, so it is exact, and as fresh as the last commit. Usage rows carry ids as old as their request
--- and times as late as its end: a day apart at most.
--- Index: llm_token_usage_user_id_timestamp_idx for one user, else the partitions of the months. Locks: none.
-SELECT CASE WHEN 'hour' = ANY (:by::text[]) THEN date_trunc('hour', u.timestamp, 'UTC')
-            WHEN 'day' = ANY (:by) THEN date_trunc('day', u.timestamp, 'UTC')
-            WHEN 'month' = ANY (:by) THEN date_trunc('month', u.timestamp, 'UTC') END AS period,
+-- What was used from one moment to another, summed up by the dimensions in :by. It reads the ledger itself, so it is exact, and as fresh as
+-- the last commit; before the ledger's first month it reads the sums of hours and days, of which those count that begin in the time asked
+-- for. Usage rows carry ids as old as their request and times as late as its end: a day apart at most.
+-- Index: llm_token_usage_user_id_timestamp_idx for one user, else the partitions of the months; llm_usage_daily_user_id_day_idx. Locks: none.
+WITH bounds AS MATERIALIZED (SELECT * FROM helix_usage_bounds()),
+used AS (
+    SELECT u.timestamp AS used_at, u.user_id, u.api_key_id, u.project_id, u.agent_id, u.provider_name, u.model, 1::bigint AS call_count,
+        u.estimated::integer::bigint AS estimated_count, u.input_tokens::bigint, u.output_tokens::bigint, u.cached_tokens::bigint,
+        u.reasoning_tokens::bigint, u.cost_usd
+    FROM llm_token_usage u
+    WHERE u.timestamp >= :from_time AND u.timestamp < :to_time AND u.timestamp >= (SELECT b.hourly_until FROM bounds b)
+      AND u.id >= uuid_floor(:from_time - interval '1 day') AND u.id < uuid_floor(:to_time)
+    UNION ALL
+    SELECT h.hour, h.user_id, h.api_key_id, h.project_id, h.agent_id, h.provider_name, h.model, h.call_count, h.estimated_count,
+        h.input_tokens, h.output_tokens, h.cached_tokens, h.reasoning_tokens, h.cost_usd
+    FROM llm_usage_hourly h
+    WHERE h.hour >= :from_time AND h.hour < :to_time AND h.hour >= (SELECT b.daily_until FROM bounds b)
+      AND h.hour < (SELECT b.hourly_until FROM bounds b)
+    UNION ALL
+    SELECT d.day::timestamp AT TIME ZONE 'UTC', d.user_id, d.api_key_id, d.project_id, d.agent_id, d.provider_name, d.model, d.call_count,
+        d.estimated_count, d.input_tokens, d.output_tokens, d.cached_tokens, d.reasoning_tokens, d.cost_usd
+    FROM llm_usage_daily d
+    WHERE d.day >= ((:from_time AT TIME ZONE 'UTC') + interval '1 day' - interval '1 microsecond')::date
+      AND d.day < ((least(:to_time, (SELECT b.daily_until FROM bounds b)) AT TIME ZONE 'UTC') + interval '1 day' - interval '1 microsecond')::date)
+SELECT CASE WHEN 'hour' = ANY (:by::text[]) THEN date_trunc('hour', u.used_at, 'UTC')
+            WHEN 'day' = ANY (:by) THEN date_trunc('day', u.used_at, 'UTC')
+            WHEN 'month' = ANY (:by) THEN date_trunc('month', u.used_at, 'UTC') END AS period,
     CASE WHEN 'model' = ANY (:by) THEN u.model END AS model,
     CASE WHEN 'provider' = ANY (:by) THEN u.provider_name END AS provider,
     CASE WHEN 'key' = ANY (:by) THEN u.api_key_id END AS api_key_id,
     CASE WHEN 'user' = ANY (:by) THEN u.user_id END AS user_id,
     CASE WHEN 'project' = ANY (:by) THEN u.project_id END AS project_id,
     CASE WHEN 'agent' = ANY (:by) THEN u.agent_id END AS agent_id,
-    count(*) AS call_count, count(*) FILTER (WHERE u.estimated) AS estimated_count,
-    coalesce(sum(u.input_tokens), 0) AS input_tokens, coalesce(sum(u.output_tokens), 0) AS output_tokens,
-    coalesce(sum(u.cached_tokens), 0) AS cached_tokens,
-    coalesce(sum(u.reasoning_tokens), 0) AS reasoning_tokens, coalesce(sum(u.cost_usd), 0) AS cost_usd
-FROM llm_token_usage u
-WHERE u.timestamp >= :from_time AND u.timestamp < :to_time
-  AND u.id >= uuid_floor(:from_time - interval '1 day') AND u.id < uuid_floor(:to_time)
-  AND (:user_id::uuid IS NULL OR u.user_id = :user_id)
+    coalesce(sum(u.call_count), 0)::bigint AS call_count, coalesce(sum(u.estimated_count), 0)::bigint AS estimated_count,
+    coalesce(sum(u.input_tokens), 0)::bigint AS input_tokens, coalesce(sum(u.output_tokens), 0)::bigint AS output_tokens,
+    coalesce(sum(u.cached_tokens), 0)::bigint AS cached_tokens,
+    coalesce(sum(u.reasoning_tokens), 0)::bigint AS reasoning_tokens, coalesce(sum(u.cost_usd), 0) AS cost_usd
+FROM used u
+WHERE (:user_id::uuid IS NULL OR u.user_id = :user_id)
   AND (:api_key_id::uuid IS NULL OR u.api_key_id = :api_key_id)
   AND (:project_id::uuid IS NULL OR u.project_id = :project_id)
   AND (:agent_id::text IS NULL OR u.agent_id = :agent_id)
@@ -62,6 +80,10 @@ WHERE u.timestamp >= :from_time AND u.timestamp < :to_time
 GROUP BY 1, 2, 3, 4, 5, 6, 7
 ORDER BY 1, cost_usd DESC, 2, 3, 4, 5, 6, 7
 LIMIT :max_count;
+
+-- name: summed_until
+-- Until when usage asked for from a moment on is read from sums; no row: none of it is. Index: none, the table has two rows. Locks: none.
+SELECT b.hourly_until AS summed_until FROM helix_usage_bounds() AS b WHERE b.hourly_until > :from_time;
 
 -- name: spend_of_tasks
 -- What tasks of the queue have spent. Index: llm_requests_task_id_idx, llm_token_usage_request_id_idx. Locks: none.
@@ -83,7 +105,7 @@ ORDER BY b.user_id, b.created_at, b.id
 LIMIT :max_count;
 
 -- name: insert_budget
--- A budget whose running period begins with what was spent in it before, after the ledger.
+-- A budget whose running period begins with what was spent in it before, after the ledger and, before that, its sums.
 -- Index: budgets_key, llm_token_usage_user_id_timestamp_idx. Locks: none beyond the new rows.
 WITH made AS (
     INSERT INTO budgets (user_id, scope, api_key_id, project_id, agent_id, period, limit_usd, hard)
@@ -93,13 +115,20 @@ WITH made AS (
 period AS (
     INSERT INTO budget_periods (budget_id, period_start, settled_usd)
     SELECT m.id, helix_period_start(m.period, :now), coalesce((
-        SELECT sum(u.cost_usd) FROM llm_token_usage u
-        WHERE u.user_id = m.user_id
-          AND u.id >= uuid_floor(helix_period_start(m.period, :now)::timestamp AT TIME ZONE 'UTC')
-          AND (m.scope = 'user' OR u.project_id = m.project_id OR u.agent_id = m.agent_id
-               OR u.api_key_id IN (SELECT k.id FROM api_keys k
-                   WHERE k.id = m.api_key_id OR k.ancestor_ids @> ARRAY[m.api_key_id]))), 0)
-    FROM made m)
+        SELECT sum(u.cost_usd) FROM (
+            SELECT l.cost_usd, l.project_id, l.agent_id, l.api_key_id FROM llm_token_usage l
+            WHERE l.user_id = m.user_id AND l.id >= uuid_floor(helix_period_start(m.period, :now)::timestamp AT TIME ZONE 'UTC')
+              AND l.timestamp >= b.hourly_until
+            UNION ALL
+            SELECT h.cost_usd, h.project_id, h.agent_id, h.api_key_id FROM llm_usage_hourly h
+            WHERE m.period = 'total' AND h.user_id = m.user_id AND h.hour >= b.daily_until AND h.hour < b.hourly_until
+            UNION ALL
+            SELECT d.cost_usd, d.project_id, d.agent_id, d.api_key_id FROM llm_usage_daily d
+            WHERE m.period = 'total' AND d.user_id = m.user_id AND d.day < (b.daily_until AT TIME ZONE 'UTC')::date) u
+        WHERE m.scope = 'user' OR u.project_id = m.project_id OR u.agent_id = m.agent_id
+           OR u.api_key_id IN (SELECT k.id FROM api_keys k
+               WHERE k.id = m.api_key_id OR k.ancestor_ids @> ARRAY[m.api_key_id])), 0)
+    FROM made m CROSS JOIN helix_usage_bounds() AS b)
 SELECT id FROM made;
 
 -- name: owns_target

@@ -86,6 +86,7 @@ def router(accounts: Accounts, db: Database, clock: Clock) -> APIRouter:
         """Sum up what was used, by model unless `by` says otherwise; one's own, an admin's all.
 
         `by` is a list of hour, day or month, and model, provider, key, user, project, agent.
+        `summed_until`: before that moment, whole hours and days that begin in the time asked for.
         """
         until = to_time or clock.now()
         if until <= from_time:
@@ -105,13 +106,15 @@ def router(accounts: Accounts, db: Database, clock: Clock) -> APIRouter:
         if _is_admin(principal):
             async with db.transaction(Role.OPERATOR) as conn:
                 rows = await store.report_usage(conn, question, user_id=user_id)
+                summed = await store.summed_until(conn, question)
         else:
             own = principal.user_id
             async with db.transaction(Role.APP, tenant=own) as conn:
                 rows = await store.report_usage(conn, question, user_id=own)
+                summed = await store.summed_until(conn, question)
         if format == "csv":
             return Response(as_csv(question.columns(), rows), media_type="text/csv")
-        return _json({"from": from_time, "to": until, "data": rows})
+        return _json({"from": from_time, "to": until, "summed_until": summed, "data": rows})
 
     @api.get("/budgets")
     async def list_budgets(principal: Caller, user_id: UUID | None = None) -> Response:

@@ -109,6 +109,14 @@ class Store:
         columns = question.columns()
         return [{name: row[name] for name in columns} for row in rows]
 
+    async def summed_until(self, conn: Connection, question: UsageQuestion) -> datetime | None:
+        """Return until when an answer is made of sums by hour and day; None: it is not.
+
+        Of those sums the ones count that begin in the time asked for.
+        """
+        row = await self._queries.row(conn, "summed_until", from_time=question.from_time)
+        return None if row is None else min(row["summed_until"], question.to_time)
+
     async def spend_of_tasks(
         self, conn: Connection, task_ids: Sequence[UUID]
     ) -> dict[UUID, Decimal]:

@@ -21,7 +21,7 @@ from helix.providers.errors import (
     UpstreamTooLarge,
     UpstreamUnreachable,
 )
-from helix.providers.facts import Health, ModelFacts, RateLimits
+from helix.providers.facts import UNKNOWN_MODEL, Health, ModelFacts, RateLimits
 from helix.providers.jobs import register_jobs
 from helix.providers.plan import (
     AttemptResult,
@@ -33,7 +33,7 @@ from helix.providers.plan import (
 )
 from helix.providers.policy import Registry, estimate_tokens, retry_after_s
 from helix.providers.routes import build_router
-from helix.providers.store import Store
+from helix.providers.store import Store, credential_places
 from helix.providers.types import (
     Adapter,
     Call,
@@ -51,6 +51,7 @@ from helix.providers.wires.anthropic_answer import MessagesReader
 from helix.providers.wires.responses import ResponsesReader
 
 __all__ = [
+    "UNKNOWN_MODEL",
     "Adapter",
     "AttemptResult",
     "BadProvider",
@@ -93,6 +94,7 @@ __all__ = [
     "Wire",
     "build",
     "build_router",
+    "credential_places",
     "estimate_tokens",
     "failure_of_error",
     "failure_of_status",

@@ -111,6 +111,8 @@ class Breaker:
     def wait_s(self, now_s: float) -> float:
         """Return the seconds until a call may go, 0 when one may now; changes nothing."""
         until_s = self._cool_until_s
+        if not self._opened and until_s <= now_s:
+            return 0.0
         if self._opened:
             until_s = max(until_s, self._open_until_s)
             if self._trial_until_s is not None:

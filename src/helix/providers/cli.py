@@ -17,12 +17,14 @@ from uuid import uuid4
 import typer
 
 from helix.accounts import Home, Json, say, show, show_json, with_operator
+from helix.core.audit import by_command
 from helix.core.clock import SystemClock
 from helix.core.config import Settings, load_settings
 from helix.core.db import Connection, Database, PoolLimits, Role
 from helix.core.errors import HelixError, Misuse
 from helix.core.instance import load_keyring, locate
 from helix.providers.adapters import adapters
+from helix.providers.audited import record_change
 from helix.providers.domain import Providers, build
 from helix.providers.health_store import HealthStore
 from helix.providers.http import HttpClient, HttpLimits
@@ -189,6 +191,7 @@ def add_provider(  # noqa: PLR0917 - options, given by name
             private=private,
             modelsdev_provider_id=catalogue,
         )
+        await record_change(conn, "provider.added", by_command(), name, base_url=url)
         return await store.show(conn, name=name)
 
     show(_COLUMNS, [with_operator(home, work)], as_json=as_json)
@@ -236,7 +239,9 @@ def set_provider(  # noqa: PLR0917 - options, given by name
         change["private"] = _resolves_private(change["base_url"])
 
     async def work(conn: Connection, settings: Settings) -> dict[str, Any]:
-        return await _store(settings).change(conn, name=name, change=change)
+        changed = await _store(settings).change(conn, name=name, change=change)
+        await record_change(conn, "provider.changed", by_command(), name, fields=sorted(change))
+        return changed
 
     provider = with_operator(home, work)
     show(_COLUMNS, [provider], as_json=as_json)
@@ -260,6 +265,8 @@ def store_key(
 
     async def work(conn: Connection, settings: Settings) -> None:
         await _store(settings).set_key(conn, name=name, api_key=api_key)
+        done = "provider.key_deleted" if delete else "provider.key_stored"
+        await record_change(conn, done, by_command(), name)
 
     with_operator(home, work)
     say(f"the key of {name} is {'deleted' if delete else 'stored'}")
@@ -339,6 +346,7 @@ def remove(
         provider = await store.show(conn, name=name)
         if yes:
             await store.delete(conn, name=name)
+            await record_change(conn, "provider.removed", by_command(), name)
         return provider
 
     provider = with_operator(home, work)
@@ -351,6 +359,7 @@ def remove(
 def _set_enabled(home: Path | None, name: str, *, enabled: bool) -> None:
     async def work(conn: Connection, settings: Settings) -> None:
         await _store(settings).set_enabled(conn, name=name, enabled=enabled)
+        await record_change(conn, "provider.changed", by_command(), name, enabled=enabled)
 
     with_operator(home, work)
     say(f"{name} is {'enabled' if enabled else 'disabled'}")

@@ -344,7 +344,8 @@ class HttpClient:
     """
 
     def __init__(self, limits: HttpLimits, *, tls: ssl.SSLContext | None = None) -> None:
-        self._limits = limits
+        self._limits = self._within = limits
+        self._asked = AS_SET  # `_within` are the limits of these: most calls ask for the same
         self._idle: defaultdict[_Key, list[_Connection]] = defaultdict(list)
         self._busy: set[_Connection] = set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -379,7 +380,11 @@ class HttpClient:
         `request_id` goes along as X-Request-Id; `headers` are whole lines, each with its CRLF.
         Raises UpstreamUnreachable, UpstreamTimeout, UpstreamBroken.
         """
-        limits = self._limits if timeouts is AS_SET else self._limits.within(timeouts)
+        limits = self._limits
+        if timeouts is not AS_SET:
+            if timeouts is not self._asked:
+                self._asked, self._within = timeouts, limits.within(timeouts)
+            limits = self._within
         connection = self._take(target) or await self._connect(target, limits.connect_timeout_s)
         reply = HttpReply(target.name, limits, connection)
         self._busy.add(connection)

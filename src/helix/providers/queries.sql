@@ -107,6 +107,11 @@ DELETE FROM provider_configs WHERE provider_id = ANY (:provider_ids::uuid[]) AND
 -- Index: provider_configs_provider_id_key_key. Locks: none.
 SELECT value FROM provider_configs WHERE provider_id = :provider_id AND key = 'api_key' AND encrypted;
 
+-- name: credential_places
+-- What each stored credential is bound to. Index: provider_configs_pkey, llm_providers_pkey. Locks: none.
+SELECT c.id, c.provider_id, p.base_url FROM provider_configs AS c JOIN llm_providers AS p ON p.id = c.provider_id
+WHERE c.id = ANY (:ids::uuid[]);
+
 -- name: put_credential
 -- Index: provider_configs_provider_id_key_key. Locks: the row.
 INSERT INTO provider_configs (provider_id, key, value, encrypted, key_id)
@@ -165,6 +170,20 @@ SELECT p.id, p.name, p.display_name, p.provider_type, p.protocol, p.base_url, p.
 FROM llm_providers p
 WHERE :name::text IS NULL OR p.name = :name
 ORDER BY p.priority, p.name;
+
+-- name: list_troubles
+-- Enabled providers that cannot be called, or that fail when they are. Index: none, providers are few. Locks: none.
+SELECT p.name AS provider,
+    CASE WHEN (p.config ->> 'key_needed')::boolean THEN 'its address changed to another host: its API key has to be stored again'
+         WHEN (p.config ->> 'withdrawn')::boolean THEN 'the setting that registered it is gone'
+         WHEN p.provider_type = 'api_key' AND p.protocol NOT IN ('mock', 'ollama') AND NOT coalesce((p.config ->> 'private')::boolean, true)
+              AND NOT EXISTS (SELECT FROM provider_configs c WHERE c.provider_id = p.id AND c.key = 'api_key') THEN 'it has no API key'
+         ELSE 'its probes fail' END AS trouble
+FROM llm_providers p
+WHERE p.enabled AND (p.health_status = 'unhealthy' OR (p.config ->> 'key_needed')::boolean OR (p.config ->> 'withdrawn')::boolean
+    OR (p.provider_type = 'api_key' AND p.protocol NOT IN ('mock', 'ollama') AND NOT coalesce((p.config ->> 'private')::boolean, true)
+        AND NOT EXISTS (SELECT FROM provider_configs c WHERE c.provider_id = p.id AND c.key = 'api_key')))
+ORDER BY p.name;
 
 -- name: list_models
 -- Models as they are shown, of one provider or all, by name. Keyset: those after (after_provider, after_model).

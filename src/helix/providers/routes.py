@@ -8,9 +8,11 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
+from helix.core.audit import Actor
 from helix.core.clock import Clock
 from helix.core.db import Database, Role
 from helix.core.errors import Misuse
+from helix.providers.audited import record_change
 from helix.providers.domain import Providers
 from helix.providers.errors import BadProvider, BadRoute, ModelNotFound
 from helix.providers.health_store import HealthStore
@@ -131,15 +133,16 @@ def build_router(
     db: Database,
     clock: Clock,
     *,
-    admin: Callable[[Request], Awaitable[None]],
+    admin: Callable[[Request], Awaitable[Actor]],
     propose_price: ProposePrice | None = None,
 ) -> APIRouter:
-    """Return the routes; `admin` raises unless who asks may see and change all of it.
+    """Return the routes; `admin` returns who asks, or raises unless they may see and change all.
 
     No answer holds a key: `key` says none, encrypted or needed.
     """
     api = APIRouter(prefix="/api", tags=["providers"], dependencies=[Depends(admin)])
     models, routes, health = ModelStore(), RouteStore(), HealthStore()
+    By = Annotated[Actor, Depends(admin)]  # noqa: N806 - a type
 
     @api.get("/providers")
     async def list_providers() -> dict[str, Any]:
@@ -148,7 +151,7 @@ def build_router(
             return {"data": await store.list_all(conn)}
 
     @api.post("/providers", status_code=201)
-    async def add_provider(body: ProviderBody) -> dict[str, Any]:
+    async def add_provider(body: ProviderBody, by: By) -> dict[str, Any]:
         """Add a provider; its key is encrypted for it and its host."""
         try:
             check_provider_name(body.name)
@@ -178,6 +181,7 @@ def build_router(
                 private=body.private,
                 modelsdev_provider_id=body.modelsdev_provider_id,
             )
+            await record_change(conn, "provider.added", by, body.name, base_url=url)
             return await store.show(conn, name=body.name)
 
     @api.get("/providers/{name}")
@@ -201,7 +205,7 @@ def build_router(
         }
 
     @api.patch("/providers/{name}")
-    async def change_provider(name: str, body: ProviderChange) -> dict[str, Any]:
+    async def change_provider(name: str, body: ProviderChange, by: By) -> dict[str, Any]:
         """Change a provider; see ProviderChange for what becomes of its key."""
         change = body.model_dump(exclude_unset=True, exclude={"api_key", "enabled"})
         if change.get("base_url", "") is None:
@@ -221,13 +225,17 @@ def build_router(
                 await store.set_key(conn, name=name, api_key=_key(body.api_key))
             if body.enabled is not None:
                 await store.set_enabled(conn, name=name, enabled=body.enabled)
+            await record_change(
+                conn, "provider.changed", by, name, fields=sorted(body.model_fields_set)
+            )
             return await store.show(conn, name=name)
 
     @api.delete("/providers/{name}", status_code=204)
-    async def remove_provider(name: str) -> None:
+    async def remove_provider(name: str, by: By) -> None:
         """Remove a provider, its key and its models; recorded calls keep its name."""
         async with db.transaction(Role.OPERATOR) as conn:
             await store.delete(conn, name=name)
+            await record_change(conn, "provider.removed", by, name)
 
     @api.post("/providers/{name}/test")
     async def ask_provider(name: str) -> dict[str, Any]:

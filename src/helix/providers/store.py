@@ -23,9 +23,10 @@ from helix.providers.policy import (
 )
 from helix.providers.types import ListedModel, Provider, Wire
 
-__all__ = ["Store", "credential_context", "limits_of"]
+__all__ = ["Store", "credential_context", "credential_places", "limits_of"]
 
 _log = get_log(__name__)
+_QUERIES = Queries("helix.providers")
 
 _CAPABILITIES = {
     "supports_vision": "vision",
@@ -50,6 +51,12 @@ def credential_context(provider_id: UUID, base_url: str | None) -> str:
     return f"provider_configs.value:{provider_id}:api_key:{origin_of(base_url or '')}"
 
 
+async def credential_places(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Return what the API key in each of these rows of provider_configs is encrypted for."""
+    rows = await _QUERIES.rows(conn, "credential_places", ids=list(ids))
+    return {row["id"]: credential_context(row["provider_id"], row["base_url"]) for row in rows}
+
+
 class Store:
     """Reads and writes the registry; each method is given a connection and never commits.
 
@@ -57,7 +64,7 @@ class Store:
     """
 
     def __init__(self, keyring: Keyring, *, policy: RoutePolicy | None = None) -> None:
-        self._queries = Queries("helix.providers")
+        self._queries = _QUERIES
         self._keyring = keyring
         self._policy = policy or RoutePolicy()
 
@@ -337,6 +344,10 @@ class Store:
     async def list_all(self, conn: Connection) -> list[dict[str, Any]]:
         """Return what can be shown of every provider; never a credential."""
         return [_shown(row) for row in await self._queries.rows(conn, "list_providers", name=None)]
+
+    async def troubles(self, conn: Connection) -> list[dict[str, str]]:
+        """Return the enabled providers that cannot be used or fail, with why, by name."""
+        return [dict(row) for row in await self._queries.rows(conn, "list_troubles")]
 
     async def show(self, conn: Connection, *, name: str) -> dict[str, Any]:
         """Return what can be shown of one provider; raises ProviderNotFound."""

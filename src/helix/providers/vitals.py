@@ -67,12 +67,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What this process sees of a provider, for people."""
+    """What this process sees of a provider, for people.
+
+    `score` is that of its newest verification, 0 to 10; None when it never was verified.
+    """
 
     health: Health
     breaker: BreakerState
     in_flight: int
     last_minute: int
+    score: float | None = None
 
 
 class _OfProvider:
@@ -309,7 +313,13 @@ class Vitals:
         """Return what this process sees of a provider."""
         of, now_s = self._of(provider.id), self._clock()
         good, bad = of.calls.counts(now_s)
-        return Shown(self.health(provider.id), of.breaker.state(now_s), of.in_flight, good + bad)
+        return Shown(
+            self.health(provider.id),
+            of.breaker.state(now_s),
+            of.in_flight,
+            good + bad,
+            self.score(provider.id),
+        )
 
     def keep(self, provider_ids: set[UUID]) -> None:
         """Forget providers that are gone and have no call under way."""

@@ -74,6 +74,17 @@ class Embeddings:
                     one["embedding"] = _coded(one.get("embedding"), coded=coded)
         return msgspec.json.encode(answer)
 
+    def vectors(self, answer: dict[str, Any]) -> list[list[float]]:
+        """Return the vectors of an answer in the order of the texts, decoded where they are coded.
+
+        What is no vector is left out.
+        """
+        data = answer.get("data")
+        told = [one for one in data if type(one) is dict] if type(data) is list else []
+        told.sort(key=lambda one: one["index"] if type(one.get("index")) is int else 0)
+        found = [_coded(one.get("embedding"), coded=False) for one in told]
+        return [vector for vector in found if type(vector) is list]
+
     def stream(self, request: CallRequest, request_id: str) -> Any:
         """Embeddings do not stream."""
         raise WrongField("stream", "this API has no streams")
