@@ -36,7 +36,7 @@ def directory(tmp_path: Path, keys: Keys) -> BackupDirectory:
 async def full_url(database_url: str) -> str:
     """A database with three rows in every table."""
     conn = await connect(database_url)
-    await fill(conn, Rows(base=datetime.now(UTC)), 3)
+    await fill(conn, Rows(base=datetime.now(UTC), count=3))
     await conn.close()
     return database_url
 

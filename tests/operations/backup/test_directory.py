@@ -2,10 +2,10 @@
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from helix.operations.backup.create import prune
 from helix.operations.backup.errors import (
     BackupDamaged,
     BackupKeyMissing,
@@ -13,12 +13,15 @@ from helix.operations.backup.errors import (
     BackupsBusy,
 )
 from helix.operations.backup.manifest import BackupDirectory, check_files
+from helix.operations.backup.prune import Keeping, prune
 from helix.operations.backup.sealed import Keys, SealedWriter
 from helix.operations.backup.types import Backup, BackupFile, Manifest, Method
 from tests.operations.backup.conftest import NOW
 
 
-def make_backup(directory: BackupDirectory, at: datetime, data: bytes = b"data") -> Backup:
+def make_backup(
+    directory: BackupDirectory, at: datetime, data: bytes = b"data", **fields: Any
+) -> Backup:
     name, partial = directory.begin(at)
     with (partial / "dump.hxb").open("xb") as file:
         sealed = SealedWriter(file, directory.keys, purpose="dump")
@@ -26,7 +29,6 @@ def make_backup(directory: BackupDirectory, at: datetime, data: bytes = b"data")
         sealed.finish()
     manifest = Manifest(
         name=name,
-        method=Method.LOGICAL,
         created_at=at,
         duration_ms=1,
         helix_version="0",
@@ -36,6 +38,7 @@ def make_backup(directory: BackupDirectory, at: datetime, data: bytes = b"data")
         database_bytes=1,
         next_xid=1,
         files=[BackupFile("dump.hxb", "dump", sealed.size_bytes, sealed.sha256)],
+        **{"method": Method.LOGICAL, **fields},
     )
     return directory.publish(partial, manifest)
 
@@ -114,11 +117,11 @@ def test_no_path_passes_for_a_name(directory: BackupDirectory, name: str) -> Non
 def test_old_backups_go_but_never_the_newest_ones(directory: BackupDirectory) -> None:
     for age in (100, 90, 31, 29, 1):
         make_backup(directory, NOW - timedelta(days=age))
-    gone = prune(directory, now=NOW, days=30, keep_min=1)
-    assert len(gone) == 3
+    gone = prune(directory, Keeping(30, 1, 7), now=NOW)
+    assert len(gone.backups) == 3
     assert len(names(directory)) == 2
     later = NOW + timedelta(days=400)
-    assert prune(directory, now=later, days=30, keep_min=2) == []
+    assert prune(directory, Keeping(30, 2, 7), now=later).backups == ()
 
 
 def test_a_damaged_backup_does_not_count_among_those_that_are_kept(
@@ -127,14 +130,14 @@ def test_a_damaged_backup_does_not_count_among_those_that_are_kept(
     good = make_backup(directory, NOW - timedelta(days=50))
     bad = make_backup(directory, NOW)
     (bad.path / "manifest.json").write_bytes(b"{}")
-    assert prune(directory, now=NOW, days=30, keep_min=1) == []
+    assert prune(directory, Keeping(30, 1, 7), now=NOW).backups == ()
     assert names(directory) == [good.name]
 
 
 def test_a_dry_run_deletes_nothing(directory: BackupDirectory) -> None:
     make_backup(directory, NOW - timedelta(days=50))
     make_backup(directory, NOW)
-    assert len(prune(directory, now=NOW, days=30, keep_min=1, dry_run=True)) == 1
+    assert len(prune(directory, Keeping(30, 1, 7), now=NOW, dry_run=True).backups) == 1
     assert len(names(directory)) == 2
 
 

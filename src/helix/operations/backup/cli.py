@@ -2,29 +2,38 @@
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
 from helix.core.clock import SystemClock
 from helix.core.config import Settings, load_settings
 from helix.core.errors import HelixError, Misuse
 from helix.core.instance import HomePaths, load_keyring
+from helix.operations.backup.archive import clusters
+from helix.operations.backup.base import create_physical
+from helix.operations.backup.cli_parts import (
+    AsJson,
+    Home,
+    Name,
+    database_of,
+    emit,
+    open_directory,
+    run,
+    say,
+)
+from helix.operations.backup.cli_restore import release_command, restore_command
 from helix.operations.backup.create import create_logical
-from helix.operations.backup.create import prune as throw_away
 from helix.operations.backup.manifest import BackupDirectory
-from helix.operations.backup.sealed import BACKUP_PURPOSE
-from helix.operations.backup.state import backup_health, release, verified_at
-from helix.operations.backup.targets import into_database, into_home, replace_database
-from helix.operations.backup.types import Backup
+from helix.operations.backup.moments import mark
+from helix.operations.backup.prune import Keeping
+from helix.operations.backup.prune import prune as throw_away
+from helix.operations.backup.ranges import recoverable
+from helix.operations.backup.state import Archiving, backup_health, verified_at
+from helix.operations.backup.types import Backup, Manifest, Method
 from helix.operations.backup.verify import verify as test
-from helix.operations.postgres import running_postgres
+from helix.operations.postgres_programs import find_programs
 
 __all__ = ["app", "main"]
 
@@ -36,38 +45,13 @@ app = typer.Typer(
     help="Backups: made, listed, tested by restoring them, restored, released, thrown away.",
 )
 
-Home = Annotated[Path | None, typer.Option(help="Directory of the instance. [HELIX_HOME]")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
-Name = Annotated[str, typer.Argument(help="The backup; the newest if left out.", metavar="[NAME]")]
+app.command("restore")(restore_command)
+app.command("release")(release_command)
 
 
 def main(args: list[str]) -> None:
     """Run `helix backup` with these arguments."""
     app(args, prog_name="helix backup")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _emit(value: object) -> None:
-    print(msgspec.json.encode(value).decode())
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(work)
-
-
-def _open(home: Path | None) -> tuple[Settings, BackupDirectory]:
-    settings = load_settings(os.environ, home=home)
-    keys = load_keyring(settings).derived(BACKUP_PURPOSE)
-    return settings, BackupDirectory(settings.backup_path, keys)
-
-
-@asynccontextmanager
-async def _database(settings: Settings, command: str) -> AsyncIterator[str]:
-    async with running_postgres(settings, command=f"helix backup {command}", report=_say) as url:
-        yield url
 
 
 def _line(backup: Backup) -> dict[str, object]:
@@ -97,28 +81,54 @@ def _key_advice(settings: Settings) -> str:
 
 
 @app.command("create")
-def create_command(home: Home = None, as_json: AsJson = False) -> None:
+def create_command(
+    home: Home = None,
+    as_json: AsJson = False,
+    physical: Annotated[
+        bool,
+        typer.Option("--physical", help="Copy the files: the base of point-in-time recovery."),
+    ] = False,
+) -> None:
     """Back the database up, encrypted, as of one moment; nothing is listed until it is whole."""
 
     async def work() -> None:
         began = time.monotonic()
-        settings, directory = _open(home)
-        async with _database(settings, "create") as url:
-            backup = await create_logical(
-                url, settings, directory, now=SystemClock().now(), report=_say
-            )
+        settings, directory = open_directory(home)
+        make = create_physical if physical else create_logical
+        async with database_of(settings, "create") as url:
+            backup = await make(url, settings, directory, now=SystemClock().now(), report=say)
         if as_json:
-            _emit(_line(backup))
+            emit(_line(backup))
         else:
             print(backup.name)
-        _say(_key_advice(settings))
+        say(_key_advice(settings))
         manifest = backup.manifest
-        _say(
-            f"{manifest.rows} rows, {manifest.size_bytes} bytes encrypted, "
+        say(
+            f"{_extent(manifest)}, {manifest.size_bytes} bytes encrypted, "
             f"{time.monotonic() - began:.1f} s; test it: helix backup verify {backup.name}"
         )
 
-    _run(work())
+    run(work())
+
+
+def _extent(manifest: Manifest) -> str:
+    if manifest.method is Method.PHYSICAL:
+        return f"{manifest.database_bytes} bytes"
+    return f"{manifest.rows} rows"
+
+
+def _ranges(settings: Settings, directory: BackupDirectory, backups: list[Backup]) -> list[str]:
+    archives = clusters(directory.path, directory.keys)
+    if not archives:
+        return []
+    stretches = recoverable(backups, archives, find_programs(settings))
+    lines = [
+        f"recoverable to any moment from {one.since:%Y-%m-%d %H:%M:%S} to "
+        f"{one.until:%Y-%m-%d %H:%M:%S} UTC (position {one.until_lsn}, timeline {one.timeline})"
+        + (f"; BROKEN: {one.fault}" if one.fault else "")
+        for one in stretches
+    ]
+    return lines or ["no moment is recoverable: `helix backup create --physical`"]
 
 
 @app.command("list")
@@ -129,33 +139,35 @@ def list_command(home: Home = None, as_json: AsJson = False) -> None:
     """
 
     async def work() -> None:
-        settings, directory = _open(home)
+        settings, directory = open_directory(home)
         backups, unusable = directory.list()
         try:
-            async with _database(settings, "list") as url:
+            async with database_of(settings, "list") as url:
                 tested = await verified_at(url)
         except HelixError as exc:
-            _say(f"restore tests are not known: {exc.message}")
+            say(f"restore tests are not known: {exc.message}")
             tested = {}
         for backup in backups:
             when = tested.get(backup.name)
             if as_json:
-                _emit({**_line(backup), "verified_at": when})
+                emit({**_line(backup), "verified_at": when})
                 continue
             manifest = backup.manifest
             state = f"restored {when:%Y-%m-%d %H:%M}" if when else "never restored"
             print(
                 f"{backup.name}  {manifest.method:<8}  {manifest.size_bytes:>14}  "
-                f"{manifest.rows:>12} rows  {state}"
+                f"{_extent(manifest):>20}  {state}"
             )
         for name, reason in unusable.items():
-            _say(f"{name} CANNOT BE USED: {reason}")
+            say(f"{name} CANNOT BE USED: {reason}")
+        for line in await asyncio.to_thread(_ranges, settings, directory, backups):
+            say(line)
         total = sum(backup.manifest.size_bytes for backup in backups)
-        _say(f"{len(backups)} backups, {total} bytes, in {directory.path}")
+        say(f"{len(backups)} backups, {total} bytes, in {directory.path}")
         if unusable:
             raise HelixError(f"{len(unusable)} backups cannot be used")
 
-    _run(work())
+    run(work())
 
 
 @app.command("verify")
@@ -163,95 +175,20 @@ def verify_command(name: Name = "", home: Home = None, as_json: AsJson = False) 
     """Restore a backup into a scratch PostgreSQL and compare everything with its manifest."""
 
     async def work() -> None:
-        settings, directory = _open(home)
+        settings, directory = open_directory(home)
         backup = directory.get(name) if name else directory.newest()
-        async with _database(settings, "verify") as url:
-            took_s = await test(url, settings, directory, backup, report=_say)
+        async with database_of(settings, "verify") as url:
+            took_s = await test(url, settings, directory, backup, report=say)
         if as_json:
-            _emit({"name": backup.name, "equal": True, "duration_s": round(took_s, 3)})
+            emit({"name": backup.name, "equal": True, "duration_s": round(took_s, 3)})
         contents = backup.manifest.contents
         things = len(contents.things) if contents else 0
-        _say(
-            f"{backup.name} came back equal: {backup.manifest.rows} rows, {things} things of the "
+        say(
+            f"{backup.name} came back equal: {_extent(backup.manifest)}, {things} things of the "
             f"catalogue; {took_s:.1f} s"
         )
 
-    _run(work())
-
-
-@app.command("restore")
-def restore_command(  # noqa: PLR0917 - options, given by name
-    name: Annotated[str, typer.Argument(help="The backup.")],
-    into: Annotated[
-        Path | None, typer.Option(help="A new home to restore into.", metavar="DIR")
-    ] = None,
-    database: Annotated[
-        str | None, typer.Option(help="A new database on the same server.", metavar="NAME")
-    ] = None,
-    home: Home = None,
-    as_json: AsJson = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Replace the database there is; it is kept, renamed.")
-    ] = False,
-) -> None:
-    """Bring a backup back: into a new home, a new database, or in place of the one there is.
-
-    The copy starts in quarantine: no call, task or webhook until `helix backup release`.
-    """
-
-    async def work() -> None:
-        began = time.monotonic()
-        settings, directory = _open(home)
-        if into is not None and database is not None:
-            raise Misuse("--into and --database are two different places: give one")
-        backup = directory.get(name)
-        now = SystemClock().now()
-        if into is not None:
-            target = settings.model_copy(
-                update={"home": into, "database_url": None, "db_host": None}
-            )
-            done = await into_home(settings, target, backup, directory.keys, now=now, report=_say)
-            where = f"--home {target.home_dir}"
-        elif database is not None:
-            async with _database(settings, "restore") as url:
-                done = await into_database(
-                    url, settings, database, backup, directory.keys, now=now, report=_say
-                )
-            where = f"with DATABASE_URL naming {database}"
-        else:
-            done = await replace_database(
-                settings, backup, directory.keys, confirmed=yes, now=now, report=_say
-            )
-            where = f"--home {settings.home_dir}"
-        if as_json:
-            _emit({"name": backup.name, "rows": done.rows, "feeds_reset": done.feeds_reset})
-        if done.feeds_reset:
-            _say(
-                "transaction numbers of the old cluster were forgotten: feeds are read from their "
-                f"beginning again, {done.tasks_offered} pending tasks were offered again"
-            )
-        _say(f"QUARANTINED: nothing runs in it until `helix backup release` ({where})")
-        _say(f"{done.rows} rows restored in {time.monotonic() - began:.1f} s")
-
-    _run(work())
-
-
-@app.command("release")
-def release_command(home: Home = None, as_json: AsJson = False) -> None:
-    """Let a restored copy act: calls, tasks and webhooks. Make sure the original does not run."""
-
-    async def work() -> None:
-        settings = load_settings(os.environ, home=home)
-        async with _database(settings, "release") as url:
-            reasons = await release(url)
-        for reason in reasons:
-            if as_json:
-                _emit({"released": reason})
-            else:
-                print(reason)
-        _say(f"{len(reasons)} quarantines ended" if reasons else "it was not in quarantine")
-
-    _run(work())
+    run(work())
 
 
 @app.command("prune")
@@ -261,53 +198,81 @@ def prune_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is shown.")] = False,
 ) -> None:
-    """Delete backups older than HELIX_BACKUP_DAYS, never the newest HELIX_BACKUP_KEEP_MIN.
+    """Delete old backups, and the archived log that no physical backup needs any more.
 
-    Without --yes it only shows them.
+    Logical ones go after HELIX_BACKUP_DAYS, never the newest HELIX_BACKUP_KEEP_MIN; physical ones
+    when another that is older than HELIX_BACKUP_WINDOW_DAYS came after them. Without --yes it only
+    shows them.
     """
-    settings, directory = _open(home)
+    settings, directory = open_directory(home)
     only_show = dry_run or not yes
-    going = throw_away(
-        directory,
-        now=SystemClock().now(),
-        days=settings.backup_days,
-        keep_min=settings.backup_keep_min,
-        dry_run=only_show,
-    )
-    for backup in going:
+    going = throw_away(directory, Keeping.of(settings), now=SystemClock().now(), dry_run=only_show)
+    for backup in going.backups:
         if as_json:
-            _emit(_line(backup))
+            emit(_line(backup))
         else:
             print(backup.name)
-    freed = sum(backup.manifest.size_bytes for backup in going)
-    _say(
-        f"{len(going)} backups, {freed} bytes "
-        + ("would go; nothing was deleted" if only_show else "deleted")
+    say(
+        f"{len(going.backups)} backups and {going.segments} segments of the log, "
+        f"{going.size_bytes} bytes " + ("would go; nothing was deleted" if only_show else "deleted")
     )
-    if going and only_show and not dry_run:
+    if (going.backups or going.segments) and only_show and not dry_run:
         raise Misuse("repeat it with --yes to delete them")
 
 
 @app.command("status")
 def status_command(home: Home = None, as_json: AsJson = False) -> None:
-    """Say how old the last backup and the last restore test are; exit 1 when one is overdue."""
+    """Say how old the last backup, restore test and archived log are; exit 1 on any alarm."""
 
     async def work() -> None:
-        settings, directory = _open(home)
-        async with _database(settings, "status") as url:
-            health = await backup_health(url, directory, now=SystemClock().now())
+        settings, directory = open_directory(home)
+        async with database_of(settings, "status") as url:
+            health = await backup_health(url, directory, now=SystemClock().now(), settings=settings)
         if as_json:
-            _emit(health)
+            emit(health)
         else:
             print(f"backups            {health.backups}")
             print(f"last backup        {health.last_backup_at or 'never'}")
+            print(f"last physical      {health.last_physical_at or 'never'}")
             print(f"last restore test  {health.last_restore_test_at or 'never'}")
+            print(f"log archiving      {_archiving(health.archiving)}")
+            for stretch in health.recoverable:
+                print(f"recoverable        {stretch.since} to {stretch.until}")
         for alarm in health.alarms:
-            _say(f"ALARM: {alarm}")
+            say(f"ALARM: {alarm}")
         if health.alarms:
             raise HelixError(f"{len(health.alarms)} alarms")
 
-    _run(work())
+    run(work())
+
+
+def _archiving(found: Archiving | None) -> str:
+    if found is None:
+        return "off"
+    return f"{found.segments} segments, {found.size_bytes} bytes; {found.waiting} waiting" + (
+        f" for {found.lag_s:.0f} s" if found.waiting else ""
+    )
+
+
+@app.command("point")
+def point_command(
+    name: Annotated[str, typer.Argument(help="What to call it: a-z, 0-9, _ and -.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a named place to recover to into the log, before something risky; archive up to it."""
+
+    async def work() -> None:
+        settings, _ = open_directory(home)
+        async with database_of(settings, "point") as url:
+            lsn = await mark(url, settings, name)
+        if as_json:
+            emit({"name": name, "lsn": lsn})
+        else:
+            print(lsn)
+        say(f"back to it: helix backup restore --to-name {name}")
+
+    run(work())
 
 
 @app.command("key")
@@ -319,7 +284,7 @@ def key_command(home: Home = None) -> None:
         print(f"{keyring.key_id}  HELIX_SECRET_KEYS")
     else:
         print(f"{keyring.key_id}  {HomePaths(settings.home_dir).keys}")
-    _say(
+    say(
         "Keep a copy of it where the backups are not: a password manager, a sealed envelope, "
         "another machine. Whoever has both a backup and the key can read everything; whoever has "
         "only the backups can read nothing, and neither can you. After a rotation keep the old "

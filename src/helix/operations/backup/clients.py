@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from helix.operations.backup.errors import BackupFailed
 
-__all__ = ["feed_program", "libpq", "read_program", "run_program"]
+__all__ = ["feed_program", "libpq", "read_program", "run_program", "take_program"]
 
 _READ_BYTES = 1 << 20
 _SAID_BYTES_MAX = 20_000
@@ -51,6 +51,22 @@ async def read_program(
             raise RuntimeError("no pipe")
         while data := process.stdout.read(_READ_BYTES):
             sink(data)
+
+    await _run(command, environment, pump, reads=True)
+
+
+async def take_program(
+    command: Sequence[str], environment: Mapping[str, str], take: Callable[[IO[bytes]], None]
+) -> None:
+    """Run a program and let `take`, in a thread, read what it writes, to the end; as read_program.
+
+    What `take` raises kills the program and is raised.
+    """
+
+    def pump(process: "subprocess.Popen[bytes]") -> None:
+        if process.stdout is None:
+            raise RuntimeError("no pipe")
+        take(process.stdout)
 
     await _run(command, environment, pump, reads=True)
 

@@ -37,24 +37,28 @@ _SAME_TEXT = {
 """What decides how a value is spelt; the same for every database that is compared."""
 
 
-async def read_contents(conn: Connection) -> Contents:
+async def read_contents(conn: Connection, *, logged_only: bool = False) -> Contents:
     """Read all of it as of the caller's snapshot; one pass over every table.
 
     The caller holds a transaction (repeatable read) and sees every row. A checksum is the sum of
     64-bit hashes of the rows' texts: the order of rows does not matter, a changed, missing or
-    doubled row does.
+    doubled row does. `logged_only` leaves out what no copy of files has, unlogged tables, and
+    sequences, of which PostgreSQL logs values ahead.
     """
     for name, value in _SAME_TEXT.items():
         await conn.execute("SELECT set_config($1, $2, true)", name, value)
     tables: dict[str, TableState] = {}
     for row in await _QUERIES.rows(conn, "list_tables"):
+        if logged_only and not row["logged"]:
+            continue
         found = await conn.fetchrow(_CHECKSUM.format(quoted(row["name"])))
         tables[row["name"]] = TableState(found["rows"], found["checksum"])
     catalogue = await read_catalogue(conn)
     roles = await _QUERIES.rows(conn, "read_backup_roles", roles=[role.value for role in Role])
+    values = {} if logged_only else await read_sequences(conn)
     return Contents(
         tables=tables,
-        sequences={name: SequenceState(v, v) for name, v in (await read_sequences(conn)).items()},
+        sequences={name: SequenceState(value, value) for name, value in values.items()},
         roles={row["name"]: row["facts"] for row in roles},
         extensions={
             row["name"]: row["version"] for row in await _QUERIES.rows(conn, "list_extensions")

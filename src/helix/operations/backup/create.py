@@ -13,7 +13,7 @@ from helix.core.errors import HelixError, Misuse, Unavailable
 from helix.operations.backup.clients import libpq, read_program
 from helix.operations.backup.contents import read_contents, read_sequences, with_sequences
 from helix.operations.backup.errors import BackupFailed
-from helix.operations.backup.manifest import BackupDirectory, expired
+from helix.operations.backup.manifest import BackupDirectory
 from helix.operations.backup.sealed import Keys, SealedWriter
 from helix.operations.backup.state import record_run
 from helix.operations.backup.types import Backup, BackupFile, Contents, Manifest, Method
@@ -21,7 +21,7 @@ from helix.operations.migrate import current
 from helix.operations.postgres_programs import find_programs
 from helix.operations.types import Report
 
-__all__ = ["DUMP_FILE", "DUMP_PURPOSE", "create_logical", "prune"]
+__all__ = ["DUMP_FILE", "DUMP_PURPOSE", "create_logical"]
 
 DUMP_FILE = "dump.hxb"
 DUMP_PURPOSE = "dump"
@@ -168,19 +168,3 @@ async def _require_all_rows(conn: Connection, *, is_operator: bool) -> None:
             + (f" ({', '.join(hidden[:3])})" if hidden else "")
             + ": use the owner that ran the migrations, or ALTER ROLE … BYPASSRLS"
         )
-
-
-def prune(
-    directory: BackupDirectory, *, now: datetime, days: int, keep_min: int, dry_run: bool = False
-) -> list[Backup]:
-    """Delete what is older than `days`, never one of the newest `keep_min`; return what goes.
-
-    Only whole, authentic backups count as kept; one that cannot be read is left for a person.
-    """
-    if dry_run:
-        return expired(directory.list()[0], now=now, days=days, keep_min=keep_min)
-    with directory.locked():
-        going = expired(directory.list()[0], now=now, days=days, keep_min=keep_min)
-        for backup in going:
-            directory.remove(backup)
-    return going

@@ -12,6 +12,9 @@ __all__ = [
     "BackupNotFound",
     "BackupsBusy",
     "RestoreTargetTaken",
+    "TargetOutOfRange",
+    "WalConflict",
+    "WalMissing",
 ]
 
 
@@ -55,3 +58,21 @@ class RestoreTargetTaken(Conflict):
     """There is something where the restore would go."""
 
     code: ClassVar[str] = "operations.restore_target_taken"
+
+
+class TargetOutOfRange(Misuse):
+    """No archived log leads to the moment asked for; the message names the range there is."""
+
+    code: ClassVar[str] = "operations.target_out_of_range"
+
+
+class WalMissing(HelixError):
+    """A segment of the write-ahead log that is needed is not in the archive."""
+
+    code: ClassVar[str] = "operations.wal_missing"
+
+
+class WalConflict(Conflict):
+    """The archive holds other content under the name of a segment; it is never overwritten."""
+
+    code: ClassVar[str] = "operations.wal_conflict"

@@ -2,6 +2,8 @@
 
     DIR/helix_backup_20261122_023000/manifest.json   what it is and holds; a MAC on its second line
     DIR/helix_backup_20261122_023000/dump.hxb        the encrypted dump
+    DIR/helix_backup_20261122_031500/base.hxb        or the cluster's files
+    DIR/wal/7345…/000000010000000000000003.hxw       the archived log, see archive
     DIR/.helix_backup_….partial/                     being made, or left by a killed command
 
 A backup appears under its name by one rename, after all its bytes are on the disk: what is listed
@@ -30,14 +32,13 @@ from helix.operations.backup.errors import (
     BackupsBusy,
 )
 from helix.operations.backup.sealed import Keys, unseal
-from helix.operations.backup.types import Backup, Manifest
+from helix.operations.backup.types import Backup, Manifest, Method
 from helix.operations.postgres_files import sync_directory
 
 __all__ = [
     "BackupDirectory",
     "backup_name",
     "check_files",
-    "expired",
     "read_backup",
     "write_manifest",
 ]
@@ -133,13 +134,6 @@ def check_files(backup: Backup, keys: Keys) -> int:
     return total
 
 
-def expired(backups: list[Backup], *, now: datetime, days: int, keep_min: int) -> list[Backup]:
-    """Return the backups to delete: older than `days`, and not among the newest `keep_min`."""
-    newest_first = sorted(backups, key=lambda backup: backup.manifest.created_at, reverse=True)
-    limit = now - timedelta(days=days)
-    return [b for b in newest_first[keep_min:] if b.manifest.created_at < limit]
-
-
 class BackupDirectory:
     """Where the backups of an instance lie. Only finished, authentic ones are ever listed."""
 
@@ -217,10 +211,15 @@ class BackupDirectory:
 
     def newest(self) -> Backup:
         """Return the newest backup; raises BackupNotFound when there is none."""
+        return self.newest_of(None)
+
+    def newest_of(self, method: Method | None) -> Backup:
+        """Return the newest backup made in that way, or at all; raises BackupNotFound."""
         backups, _ = self.list()
-        if not backups:
+        found = [b for b in backups if method is None or b.manifest.method is method]
+        if not found:
             raise BackupNotFound(f"there is no backup in {self.path}: `helix backup create`")
-        return backups[0]
+        return found[0]
 
     def remove(self, backup: Backup) -> None:
         """Delete a backup; it is unlisted by one rename first. The caller holds the lock."""

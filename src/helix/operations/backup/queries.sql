@@ -25,7 +25,7 @@ ORDER BY c.relname;
 
 -- name: list_tables
 -- Tables that hold rows: leaves of partitioned ones, not those of extensions.
-SELECT c.relname AS name
+SELECT c.relname AS name, c.relpersistence <> 'u' AS logged
 FROM pg_class AS c
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
   AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
@@ -113,3 +113,35 @@ INSERT INTO quarantines (backup_name, reason) VALUES (:backup_name, :reason);
 -- name: release
 -- Index: quarantines_open_idx.
 UPDATE quarantines SET released_at = now() WHERE released_at IS NULL RETURNING reason;
+
+-- name: hold_log
+-- A slot that holds the log from here on, until this connection ends.
+SELECT pg_create_physical_replication_slot(:name::text, true, true);
+
+-- name: read_cluster
+-- The cluster as it stands now: all that was committed before `now` lies before `lsn`.
+SELECT current_setting('server_version') AS version, current_database() AS database, clock_timestamp() AS now, pg_current_wal_lsn()::text AS lsn,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next_xid,
+       (SELECT sum(pg_database_size(d.oid))::bigint FROM pg_database AS d) AS bytes;
+
+-- name: mark_log
+-- A named place to recover to.
+SELECT pg_create_restore_point(:name::text)::text AS lsn;
+
+-- name: take_xid
+-- Its commit is a record with a time: until it is archived, nothing tells that no other came before.
+SELECT pg_current_xact_id();
+
+-- name: close_segment
+-- The segment that is finished by this, or was the last to be.
+SELECT pg_walfile_name(pg_switch_wal()) AS name;
+
+-- name: recovery_state
+SELECT pg_is_in_recovery() AS recovering, CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END AS pause;
+
+-- name: read_archiver
+-- What PostgreSQL says of its archiver, and what waits for it; an archiver that is killed is not counted as having failed.
+SELECT current_setting('archive_mode') AS archive_mode, a.last_archived_wal, a.failed_count, w.waiting, w.lag_s
+FROM pg_stat_archiver AS a,
+     (SELECT count(*) AS waiting, coalesce(extract(epoch FROM now() - min(modification)), 0)::float8 AS lag_s
+      FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') AS w;

@@ -11,6 +11,7 @@ construction of Hoang, Reyhanitabar, Rogaway and Vizár, CRYPTO 2015; docs/adr/0
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from cryptography.exceptions import InvalidTag
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from helix.operations.backup.errors import BackupDamaged, BackupKeyMissing
 
-__all__ = ["BACKUP_PURPOSE", "Keys", "SealedWriter", "unseal"]
+__all__ = ["BACKUP_PURPOSE", "Keys", "SealedWriter", "key_id_of_file", "unseal"]
 
 Keys: TypeAlias = Sequence[tuple[str, bytes]]
 """Keys with their ids, newest first, as `Keyring.derived(BACKUP_PURPOSE)` gives them."""
@@ -91,6 +92,18 @@ class SealedWriter:
         self._file.write(data)
         self._digest.update(data)
         self.size_bytes += len(data)
+
+
+def key_id_of_file(path: Path) -> str | None:
+    """Return the id of the key that an encrypted file needs; None for any other file."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError:
+        return None
+    if len(header) < _HEADER_BYTES or header[: len(_MAGIC)] != _MAGIC:
+        return None
+    return header[len(_MAGIC) :][:_ID_BYTES].decode("ascii", errors="replace")
 
 
 def unseal(file: BinaryIO, keys: Keys, *, purpose: str, name: str) -> Iterator[bytes]:

@@ -1,32 +1,77 @@
 """What the database remembers of backups, and what the doctor makes of it."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import asyncpg
 
-from helix.core.db import OUTAGES, Queries, connect
+from helix.core import audit
+from helix.core.audit import Actor
+from helix.core.config import Settings
+from helix.core.db import OUTAGES, Connection, Queries, connect
+from helix.core.instance import HomePaths
 from helix.core.log import get_log
+from helix.operations.backup.archive import WalArchive, clusters, system_identifier
+from helix.operations.backup.keeper import read_trouble
 from helix.operations.backup.manifest import BackupDirectory
-from helix.operations.backup.types import Method
+from helix.operations.backup.ranges import Recoverable, bases_of, needed_from, recoverable
+from helix.operations.backup.types import Backup, Method
+from helix.operations.backup.wal import number_of, segment_of
+from helix.operations.erasure.ledger import Erasure, apply
+from helix.operations.postgres_programs import find_programs
 
-__all__ = ["BackupHealth", "backup_health", "record_run", "release", "verified_at"]
+__all__ = [
+    "Archiving",
+    "BackupHealth",
+    "backup_health",
+    "record_run",
+    "release",
+    "verified_at",
+]
 
 _LOG = get_log(__name__)
 _QUERIES = Queries("helix.operations.backup")
 BACKUP_AGE_MAX = timedelta(hours=36)
 RESTORE_TEST_AGE_MAX = timedelta(days=35)
+LAG_S_MAX = 240.0
+"""How long a finished segment may wait to be archived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archiving:
+    """The archive of the log: what is in it, and what waits in pg_wal to be archived.
+
+    `waiting` segments are finished and not archived, the oldest for `lag_s` seconds. `trouble` is
+    why, as far as Helix knows; `failed_count` is PostgreSQL's own count of attempts that failed.
+    """
+
+    segments: int
+    size_bytes: int
+    last_archived: str | None
+    waiting: int
+    lag_s: float
+    failed_count: int
+    trouble: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class BackupHealth:
-    """How old the last good backup and the last restore test are; `alarms` say what to do."""
+    """How old the last good backup and the last restore test are; `alarms` say what to do.
+
+    `recoverable` are the stretches of time any moment of which can be brought back. `archiving` is
+    None where Helix does not archive the log.
+    """
 
     backups: int
     last_backup_at: datetime | None
     last_restore_test_at: datetime | None
     unusable: tuple[str, ...]
     alarms: tuple[str, ...]
+    last_physical_at: datetime | None = None
+    archiving: Archiving | None = None
+    recoverable: tuple[Recoverable, ...] = ()
 
 
 async def record_run(
@@ -70,18 +115,27 @@ async def verified_at(url: str) -> dict[str, datetime]:
     return {row["backup_name"]: row["verified_at"] for row in rows if row["verified_at"]}
 
 
-async def backup_health(url: str, directory: BackupDirectory, *, now: datetime) -> BackupHealth:
+async def backup_health(
+    url: str, directory: BackupDirectory, *, now: datetime, settings: Settings | None = None
+) -> BackupHealth:
     """Look at the directory and at `backup_runs`; an alarm for each thing that is overdue.
 
     A backup counts when it is listed now, whatever the table says of it; a restore test counts
-    for 35 days.
+    for 35 days. With `settings`, those of the instance, physical backups and the archive of the
+    log are looked at too.
     """
-    backups, unusable = directory.list()
+    backups, unusable = await asyncio.to_thread(directory.list)
+    archiving, worries, stretches = None, list[str](), list[Recoverable]()
     conn = await connect(url, application_name="helix backup")
     try:
         runs = {row["action"]: row for row in await _QUERIES.rows(conn, "last_runs")}
+        if settings is not None and settings.external_url() is None:
+            archiving, worries = await _look_at_archive(conn, settings, directory, backups, now)
     finally:
         await conn.close()
+    if settings is not None and (archives := clusters(directory.path, directory.keys)):
+        programs = await asyncio.to_thread(find_programs, settings)
+        stretches = await asyncio.to_thread(recoverable, backups, archives, programs)
     last = backups[0].manifest.created_at if backups else None
     tested = runs["verify"]["succeeded_at"]
     alarms: list[str] = []
@@ -97,19 +151,109 @@ async def backup_health(url: str, directory: BackupDirectory, *, now: datetime) 
         if row["failed_at"] and (not row["succeeded_at"] or row["failed_at"] > row["succeeded_at"]):
             alarms.append(f"the last `helix backup {action}` failed: {row['error_message']}")
     alarms += [f"{name} cannot be used: {reason}" for name, reason in sorted(unusable.items())]
-    return BackupHealth(len(backups), last, tested, tuple(sorted(unusable)), tuple(alarms))
+    alarms += worries + sorted({one.fault for one in stretches if one.fault})
+    physical = [b.manifest.created_at for b in backups if b.manifest.method is Method.PHYSICAL]
+    return BackupHealth(
+        backups=len(backups),
+        last_backup_at=last,
+        last_restore_test_at=tested,
+        unusable=tuple(sorted(unusable)),
+        alarms=tuple(alarms),
+        last_physical_at=max(physical, default=None),
+        archiving=archiving,
+        recoverable=tuple(stretches),
+    )
+
+
+async def _look_at_archive(
+    conn: Connection,
+    settings: Settings,
+    directory: BackupDirectory,
+    backups: Sequence[Backup],
+    now: datetime,
+) -> tuple[Archiving | None, list[str]]:
+    """Return the state of the archive of this home's cluster, and what is wrong with it."""
+    if not settings.wal_archive or not (HomePaths(settings.home_dir).data / "PG_VERSION").exists():
+        return None, []
+    identifier = system_identifier(HomePaths(settings.home_dir).data)
+    archive = WalArchive(directory.path, identifier, directory.keys)
+    names = await asyncio.to_thread(archive.names)
+    row = (await _QUERIES.rows(conn, "read_archiver"))[0]
+    trouble = read_trouble(settings.home_dir)
+    found = Archiving(
+        segments=len(names),
+        size_bytes=sum(archive.file(name).stat().st_size for name in names),
+        last_archived=row["last_archived_wal"],
+        waiting=row["waiting"],
+        lag_s=float(row["lag_s"]),
+        failed_count=row["failed_count"],
+        trouble=trouble.reason if trouble else None,
+    )
+    bases = bases_of(backups, identifier)
+    alarms: list[str] = []
+    if row["archive_mode"] == "off":
+        alarms.append("the log is not archived: restart Helix, and look into local.conf")
+    if trouble is not None:
+        alarms.append(
+            f"since {trouble.since:%Y-%m-%d %H:%M} UTC {trouble.wal} cannot be archived, and the "
+            f"log grows in pg_wal: {trouble.reason}"
+        )
+    elif found.lag_s > LAG_S_MAX:
+        alarms.append(
+            f"{found.waiting} segments of the log wait to be archived, for {found.lag_s:.0f} s: "
+            f"see {HomePaths(settings.home_dir).postgres_log}"
+        )
+    told = found.last_archived or ""
+    first = needed_from(bases)
+    if segment_of(told) and told not in names and first is not None and number_of(told) >= first:
+        alarms.append(f"{told} was archived and is not in {archive.path} any more")
+    return found, alarms + _base_alarms(settings, bases, archive, names, now)
+
+
+def _base_alarms(
+    settings: Settings,
+    bases: Sequence[Backup],
+    archive: WalArchive,
+    names: Sequence[str],
+    now: datetime,
+) -> list[str]:
+    if not settings.backup_physical_days:
+        return []
+    due = timedelta(days=settings.backup_physical_days) + BACKUP_AGE_MAX
+    if bases and now - bases[0].manifest.created_at > due:
+        age = _age(now - bases[0].manifest.created_at)
+        return [f"the last physical backup is {age} old: `helix backup create --physical`"]
+    oldest = archive.file(names[0]).stat().st_mtime if names else now.timestamp()
+    if not bases and now.timestamp() - oldest > BACKUP_AGE_MAX.total_seconds():
+        return ["no physical backup carries the archived log: `helix backup create --physical`"]
+    return []
 
 
 def _age(age: timedelta) -> str:
     return f"{age.days} days" if age.days > 1 else f"{age.total_seconds() / 3_600:.0f} hours"
 
 
-async def release(url: str) -> list[str]:
-    """End the quarantine of the database at `url`; return what it was for, or nothing."""
+async def release(
+    url: str, *, erasures: Sequence[Erasure] = (), actor: Actor | None = None
+) -> list[str]:
+    """End the quarantine of the database at `url`; return what it was for, or nothing.
+
+    Before that, in the same transaction, all of `erasures` is erased again: what was erased since
+    the backup was made.
+    """
     conn = await connect(url, application_name="helix backup")
     try:
         async with conn.transaction():
-            rows = await _QUERIES.rows(conn, "release")
+            again = await apply(conn, erasures)
+            reasons = [row["reason"] for row in await _QUERIES.rows(conn, "release")]
+            for reason in reasons:
+                await audit.record(
+                    conn,
+                    "backup.released",
+                    actor=actor or audit.SYSTEM,
+                    subject="database",
+                    details={"reason": reason, "erased_again": again},
+                )
     finally:
         await conn.close()
-    return [row["reason"] for row in rows]
+    return reasons

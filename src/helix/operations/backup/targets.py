@@ -11,13 +11,8 @@ import asyncpg
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Queries, connect
 from helix.core.errors import Misuse, Unavailable
-from helix.core.instance import (
-    HomePaths,
-    load_keyring,
-    lock_home,
-    make_home,
-    write_private,
-)
+from helix.core.instance import lock_home, make_home
+from helix.operations.backup.along import bring_along
 from helix.operations.backup.errors import RestoreTargetTaken
 from helix.operations.backup.restore import Restored, fill, home_is_new, new_cluster
 from helix.operations.backup.sealed import Keys
@@ -59,11 +54,7 @@ async def into_home(
         raise RestoreTargetTaken(f"there is a database in {home} already: name a new directory")
     make_home(home)
     with lock_home(home, "helix backup restore"):
-        key_file = HomePaths(home).keys
-        if source.secret_keys is None and not key_file.exists():
-            load_keyring(source)  # refuses a file that others can read
-            write_private(key_file, HomePaths(source.home_dir).keys.read_bytes())
-            report(f"copied the encryption keys to {key_file}")
+        bring_along(source, home, report)
         async with new_cluster(target, beyond=backup.manifest.next_xid, report=report) as server:
             reason = _reason(backup, str(home), now)
             return await fill(server.url, target, backup, keys, reason=reason, report=report)

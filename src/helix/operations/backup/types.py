@@ -63,7 +63,9 @@ class Contents(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup is and holds. `next_xid` lies above every transaction the data names.
 
-    `contents` is None in a physical backup, whose files PostgreSQL's own manifest describes.
+    In a physical backup `contents` has the tables that did not change while it was made, and the
+    rest if that did not change either; its files PostgreSQL's own manifest describes. What was
+    committed before `ended_at`, a moment after `end_lsn`, is in it.
     """
 
     name: str
@@ -82,6 +84,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     start_lsn: str | None = None
     end_lsn: str | None = None
     first_wal: str | None = None
+    timeline: int | None = None
+    ended_at: datetime | None = None
 
     @property
     def size_bytes(self) -> int:
