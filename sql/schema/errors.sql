@@ -63,3 +63,29 @@ COMMENT ON COLUMN error_log_summary.date IS 'UTC day the errors happened on.';
 
 -- How many errors were there on these days?
 CREATE INDEX idx_error_summary_date ON error_log_summary (date);
+
+-- Drops a month of errors after adding them to the summary, in one transaction: an error is in one of the two, never in both or none.
+CREATE FUNCTION helix_drop_error_month(month date) RETURNS TABLE (row_count bigint, byte_count bigint)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = public, pg_catalog
+    SET timezone = 'UTC' AS $body$
+#variable_conflict use_variable
+DECLARE
+    part_name text := 'error_log_p' || to_char(month, 'YYYYMM');
+BEGIN
+    EXECUTE format('LOCK TABLE public.%I IN SHARE ROW EXCLUSIVE MODE', part_name);
+    EXECUTE format($sql$
+        WITH summed AS (
+            SELECT l.created_at::date AS date, l.category, l.code, count(*) AS count FROM public.%I AS l GROUP BY 1, 2, 3),
+        written AS (
+            INSERT INTO error_log_summary AS s (date, category, code, count)
+            SELECT t.date, t.category, t.code, t.count FROM summed AS t
+            ON CONFLICT ON CONSTRAINT error_log_summary_date_category_code_key DO UPDATE SET count = s.count + EXCLUDED.count)
+        SELECT coalesce(sum(t.count), 0)::bigint FROM summed AS t$sql$, part_name) INTO row_count;
+    SELECT d.byte_count INTO byte_count FROM helix_drop_partition(part_name) AS d;
+    RETURN NEXT;
+END
+$body$;
+
+COMMENT ON FUNCTION helix_drop_error_month(date) IS
+    'Adds a month of error_log to error_log_summary and drops it, in one transaction; returns its rows and bytes. Run by the owner of the tables.';
