@@ -5,8 +5,9 @@ from helix.accounts.domain import Accounts, bootstrap_admin, build, issue_admin_
 from helix.accounts.errors import KeyRevoked, RateLimited, ScopeMissing
 from helix.accounts.keys import KeyGate, presented
 from helix.accounts.routes import router
+from helix.accounts.service import change_status
 from helix.accounts.store import Store
-from helix.accounts.types import Principal, Scope, UserRole
+from helix.accounts.types import Principal, Scope, UserRole, UserStatus
 from helix.core.command import (
     Home,
     Json,
@@ -29,8 +30,10 @@ __all__ = [
     "ScopeMissing",
     "Store",
     "UserRole",
+    "UserStatus",
     "bootstrap_admin",
     "build",
+    "change_status",
     "find_user",
     "issue_admin_key",
     "presented",

@@ -9,19 +9,21 @@ from uuid import UUID, uuid4
 import typer
 
 from helix.accounts import service
+from helix.accounts.audited import record_key
 from helix.accounts.cli_users import find_user
 from helix.accounts.errors import KeyExceedsParent, KeyNotFound
 from helix.accounts.policy import KEY_MARK, RANDOM_BYTES, key_prefix, scopes_of_role
 from helix.accounts.render import shown_key
 from helix.accounts.store import Store
 from helix.accounts.types import ApiKey, NewKey, Scope
+from helix.core.audit import by_command
 from helix.core.clock import SystemClock
 from helix.core.command import Home, Json, say, show, show_json, with_operator
 from helix.core.config import Settings
 from helix.core.db import Connection
 from helix.core.errors import Misuse
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,7 +101,7 @@ def create_key(  # noqa: PLR0917 - options, given by name
         excess = sorted(scopes - scopes_of_role(owner.role))
         if excess:
             raise KeyExceedsParent(f"a {owner.role} cannot have the scope {', '.join(excess)}")
-        return await service.issue_key(
+        made = await service.issue_key(
             conn,
             Store(),
             user_id=owner.id,
@@ -111,6 +113,8 @@ def create_key(  # noqa: PLR0917 - options, given by name
             expires_at=expires_at,
             now=now,
         )
+        await record_key(conn, "api_key.created", by_command(), made.record)
+        return made
 
     made = with_operator(home, work)
     if as_json:
@@ -130,7 +134,9 @@ def revoke_key(
 
     async def work(conn: Connection, _: Settings) -> ApiKey:
         key_id = await _find_key(conn, key)
-        return await Store().revoke_key(conn, key_id=key_id, user_id=None, now=SystemClock().now())
+        ended = await Store().revoke_key(conn, key_id=key_id, user_id=None, now=SystemClock().now())
+        await record_key(conn, "api_key.revoked", by_command(), ended)
+        return ended
 
     show(_COLUMNS, [shown_key(with_operator(home, work))], as_json=as_json)
 

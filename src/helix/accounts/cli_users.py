@@ -14,13 +14,14 @@ from helix.accounts.passwords import NO_PASSWORD, hash_now
 from helix.accounts.render import shown_user
 from helix.accounts.store import Store
 from helix.accounts.types import User, UserRole, UserStatus
+from helix.core import audit
 from helix.core.clock import SystemClock
 from helix.core.command import Home, Json, say, show, with_operator
 from helix.core.config import Settings
 from helix.core.db import Connection
 from helix.core.errors import Misuse
 
-__all__ = ["main"]
+__all__ = ["app", "find_user", "main"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,7 +45,7 @@ def main(args: list[str]) -> None:
 
 @app.callback()
 def _group() -> None:
-    """Accounts: add, list, suspend, activate, set a password."""
+    """Accounts: add, list, suspend, activate, set a password, erase."""
 
 
 @app.command("list")
@@ -79,7 +80,7 @@ def add_user(  # noqa: PLR0917 - options, given by name
 
     async def work(conn: Connection, settings: Settings) -> User:
         cost = settings.bcrypt_cost
-        return await Store().insert_user(
+        user = await Store().insert_user(
             conn,
             user_id=uuid4(),
             email=email,
@@ -88,6 +89,8 @@ def add_user(  # noqa: PLR0917 - options, given by name
             role=role,
             password_hash=NO_PASSWORD if password is None else hash_now(password, cost),
         )
+        await _record(conn, "user.created", user, role=role.value)
+        return user
 
     show(_COLUMNS, [shown_user(with_operator(home, work))], as_json=as_json)
 
@@ -120,6 +123,7 @@ def set_password(
             password_hash=hash_now(password, settings.bcrypt_cost),
             now=SystemClock().now(),
         )
+        await _record(conn, "user.password_changed", user)
         return user
 
     show(_COLUMNS, [shown_user(with_operator(home, work))], as_json=as_json)
@@ -139,11 +143,24 @@ async def find_user(conn: Connection, who: str) -> User:
 def _set_status(home: Path | None, who: str, status: UserStatus, *, as_json: bool) -> None:
     async def work(conn: Connection, _: Settings) -> User:
         user = await find_user(conn, who)
-        return await service.change_status(
+        changed = await service.change_status(
             conn, Store(), user_id=user.id, status=status, now=SystemClock().now()
         )
+        await _record(conn, "user.status_changed", user, status=status.value)
+        return changed
 
     show(_COLUMNS, [shown_user(with_operator(home, work))], as_json=as_json)
+
+
+async def _record(conn: Connection, operation: str, user: User, **details: str) -> None:
+    await audit.record(
+        conn,
+        operation,
+        actor=audit.by_command(),
+        subject="user",
+        subject_id=user.id,
+        details=details or None,
+    )
 
 
 def _read_password(file: Path | None) -> str:

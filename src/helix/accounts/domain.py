@@ -1,7 +1,6 @@
 """Accounts put together: what the server and the gateway hold of this domain."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -10,7 +9,7 @@ from helix.accounts.errors import AccountSuspended, ScopeMissing
 from helix.accounts.keys import KeyGate, bearer
 from helix.accounts.passwords import NO_PASSWORD, Passwords
 from helix.accounts.policy import KEY_MARK, RANDOM_BYTES, scopes_of_role
-from helix.accounts.sessions import SessionTokens
+from helix.accounts.sessions import SessionTokens, SigningKeys
 from helix.accounts.store import Store
 from helix.accounts.types import Principal, Scope, UserStatus
 from helix.core.clock import Clock, SystemClock
@@ -81,10 +80,10 @@ def build(
     db: Database,
     settings: Settings,
     *,
-    signing_keys: Sequence[tuple[str, bytes]],
+    signing_keys: SigningKeys,
     clock: Clock | None = None,
 ) -> Accounts:
-    """Put the domain together. `signing_keys`: pairs of key id and 32 bytes, newest first."""
+    """Put the domain together; `signing_keys` sign the tokens of logins."""
     clock = clock or SystemClock()
     store = Store()
     return Accounts(

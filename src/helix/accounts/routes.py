@@ -9,8 +9,10 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from helix.accounts import service
+from helix.accounts.audited import record_key
 from helix.accounts.domain import Accounts
 from helix.accounts.errors import (
+    AccountSuspended,
     BadPassword,
     KeyExceedsParent,
     LoginRefused,
@@ -22,6 +24,8 @@ from helix.accounts.passwords import NO_PASSWORD
 from helix.accounts.policy import RANDOM_BYTES
 from helix.accounts.render import shown_key, shown_user
 from helix.accounts.types import KeyLimits, Principal, Scope, UserRole, UserStatus
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.db import Role
 
 __all__ = ["router"]
@@ -120,6 +124,11 @@ def router(accounts: Accounts) -> APIRouter:
 
     Admin = Annotated[Principal, Depends(admin)]  # noqa: N806 - a type
 
+    def actor(principal: Caller, request: Request) -> Actor:
+        return Actor("user", principal.user_id, principal.api_key_id, _address(request))
+
+    Acting = Annotated[Actor, Depends(actor)]  # noqa: N806 - a type
+
     @api.post("/auth/register", status_code=201)
     async def register(body: RegisterBody, request: Request) -> dict[str, Any]:
         """Make an account.
@@ -127,8 +136,9 @@ def router(accounts: Accounts) -> APIRouter:
         Only an admin may, unless open_registration is set: then anybody may make a plain one of
         their own, with a password.
         """
+        by = audit.stranger(_address(request))
         if presented(dict(request.headers.raw)) or not accounts.open_registration:
-            admin(await caller(request))
+            by = actor(admin(await caller(request)), request)
         elif body.role is not UserRole.USER or body.password is None:
             raise ScopeMissing(Scope.ADMIN.value)
         hashed = NO_PASSWORD
@@ -144,18 +154,39 @@ def router(accounts: Accounts) -> APIRouter:
                 role=body.role,
                 password_hash=hashed,
             )
+            await audit.record(
+                conn,
+                "user.created",
+                actor=by,
+                subject="user",
+                subject_id=user.id,
+                details={"role": user.role.value},
+            )
         return shown_user(user)
 
     @api.post("/auth/login")
-    async def login(body: LoginBody) -> dict[str, Any]:
+    async def login(body: LoginBody, request: Request) -> dict[str, Any]:
         """Open a session; the token is shown this once."""
         if "\0" in body.login:
             raise LoginRefused
         async with accounts.db.connection(Role.OPERATOR) as conn:
             facts = await store.find_login(conn, login=body.login)
-        user = await service.check_login(
-            accounts.passwords, facts, password=body.password.get_secret_value()
-        )
+        try:
+            user = await service.check_login(
+                accounts.passwords, facts, password=body.password.get_secret_value()
+            )
+        except (LoginRefused, AccountSuspended) as exc:
+            async with accounts.db.transaction(Role.OPERATOR) as conn:
+                await audit.record(
+                    conn,
+                    "login.failed",
+                    actor=audit.stranger(_address(request)),
+                    subject="user",
+                    subject_id=None if facts is None else facts.user.id,
+                    details={"reason": exc.code},
+                    outcome="refused",
+                )
+            raise
         async with accounts.db.transaction(Role.OPERATOR) as conn:
             session = await service.open_session(
                 conn,
@@ -201,7 +232,7 @@ def router(accounts: Accounts) -> APIRouter:
         }
 
     @api.post("/me/password", status_code=204)
-    async def change_password(body: PasswordBody, principal: Caller) -> None:
+    async def change_password(body: PasswordBody, principal: Caller, by: Acting) -> None:
         """Change one's own password; every session ends, this one too."""
         async with accounts.db.connection(Role.OPERATOR) as conn:
             stored = await store.get_password_hash(conn, user_id=principal.user_id)
@@ -212,6 +243,13 @@ def router(accounts: Accounts) -> APIRouter:
             await service.change_password(
                 conn, store, user_id=principal.user_id, password_hash=hashed, now=clock.now()
             )
+            await audit.record(
+                conn,
+                "user.password_changed",
+                actor=by,
+                subject="user",
+                subject_id=principal.user_id,
+            )
 
     @api.get("/keys")
     async def list_keys(principal: Caller) -> dict[str, Any]:
@@ -221,7 +259,7 @@ def router(accounts: Accounts) -> APIRouter:
         return {"data": [shown_key(key) for key in keys]}
 
     @api.post("/keys", status_code=201)
-    async def create_key(body: KeyBody, principal: Caller) -> dict[str, Any]:
+    async def create_key(body: KeyBody, principal: Caller, by: Acting) -> dict[str, Any]:
         """Make a key for oneself; `key` is shown this once."""
         now = clock.now()
         async with accounts.db.transaction(Role.OPERATOR) as conn:
@@ -243,10 +281,13 @@ def router(accounts: Accounts) -> APIRouter:
                     body.cache_max_age_s,
                 ),
             )
+            await record_key(conn, "api_key.created", by, made.record)
         return {"key": made.key, **shown_key(made.record)}
 
     @api.post("/keys/{key_id}/rotate")
-    async def rotate_key(key_id: UUID, body: RotateBody, principal: Caller) -> dict[str, Any]:
+    async def rotate_key(
+        key_id: UUID, body: RotateBody, principal: Caller, by: Acting
+    ) -> dict[str, Any]:
         """Give one of one's own keys a new secret; `key` is shown this once."""
         if principal.api_key_id is not None and principal.api_key_id != key_id:
             raise KeyExceedsParent("a key can rotate itself and no other: log in for that")
@@ -260,6 +301,7 @@ def router(accounts: Accounts) -> APIRouter:
                 overlap_s=body.overlap_s,
                 now=clock.now(),
             )
+            await record_key(conn, "api_key.rotated", by, made.record)
         return {"key": made.key, **shown_key(made.record)}
 
     @api.get("/keys/{key_id}")
@@ -280,18 +322,18 @@ def router(accounts: Accounts) -> APIRouter:
             )
 
     @api.delete("/keys/{key_id}")
-    async def revoke_key(key_id: UUID, principal: Caller) -> dict[str, Any]:
+    async def revoke_key(key_id: UUID, principal: Caller, by: Acting) -> dict[str, Any]:
         """Revoke one of one's own keys: no process accepts it a second later.
 
         A key revokes itself and those made with it only.
         """
         async with accounts.db.transaction(Role.OPERATOR) as conn:
             await service.require_own_key(conn, store, caller=principal, key_id=key_id)
-            return shown_key(
-                await store.revoke_key(
-                    conn, key_id=key_id, user_id=principal.user_id, now=clock.now()
-                )
+            key = await store.revoke_key(
+                conn, key_id=key_id, user_id=principal.user_id, now=clock.now()
             )
+            await record_key(conn, "api_key.revoked", by, key)
+        return shown_key(key)
 
     @api.get("/users")
     async def list_users(_: Admin, after_id: UUID | None = None) -> dict[str, Any]:
@@ -301,16 +343,36 @@ def router(accounts: Accounts) -> APIRouter:
         return {"data": [shown_user(user) for user in users]}
 
     @api.patch("/users/{user_id}")
-    async def change_user(user_id: UUID, body: UserChange, _: Admin) -> dict[str, Any]:
+    async def change_user(user_id: UUID, body: UserChange, _: Admin, by: Acting) -> dict[str, Any]:
         """Suspend, activate or mark as deleted; make an admin or take it back."""
         now: datetime = clock.now()
         async with accounts.db.transaction(Role.OPERATOR) as conn:
             if body.role is not None:
                 await service.change_role(conn, store, user_id=user_id, role=body.role)
+                await audit.record(
+                    conn,
+                    "user.role_changed",
+                    actor=by,
+                    subject="user",
+                    subject_id=user_id,
+                    details={"role": body.role.value},
+                )
             if body.status is not None:
                 await service.change_status(
                     conn, store, user_id=user_id, status=body.status, now=now
                 )
+                await audit.record(
+                    conn,
+                    "user.status_changed",
+                    actor=by,
+                    subject="user",
+                    subject_id=user_id,
+                    details={"status": body.status.value},
+                )
             return shown_user(await store.get_user(conn, user_id=user_id))
 
     return api
+
+
+def _address(request: Request) -> str | None:
+    return None if request.client is None else request.client.host

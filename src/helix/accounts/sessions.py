@@ -5,7 +5,7 @@ issuer and audience. A token is also good only while its row in user_sessions is
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -15,7 +15,10 @@ from helix.accounts.errors import SessionInvalid
 from helix.accounts.types import Session
 from helix.core.errors import Misuse
 
-__all__ = ["SessionTokens", "token_hash"]
+__all__ = ["SessionTokens", "SigningKeys", "token_hash"]
+
+SigningKeys = Sequence[tuple[str, bytes]] | Callable[[], Sequence[tuple[str, bytes]]]
+"""Pairs of a key id and 32 secret bytes, newest first; or what returns those of the moment."""
 
 TOKEN_CHARS_MAX = 1_024
 SECRET_BYTES_MIN = 32
@@ -34,15 +37,18 @@ def token_hash(token: str) -> bytes:
 class SessionTokens:
     """Signs with the first key and accepts any of them, so that keys can be rotated.
 
-    `keys` are pairs of a key id and 32 secret bytes, newest first, each derived from an encryption
-    key for this purpose alone.
+    Each of `keys` is derived from an encryption key for this purpose alone.
     """
 
-    def __init__(self, keys: Sequence[tuple[str, bytes]]) -> None:
+    def __init__(self, keys: SigningKeys) -> None:
+        self._keys = keys
+        self._current()
+
+    def _current(self) -> Sequence[tuple[str, bytes]]:
+        keys = self._keys() if callable(self._keys) else self._keys
         if not keys or any(len(secret) < SECRET_BYTES_MIN for _, secret in keys):
             raise Misuse("session tokens need at least one signing key of 32 bytes")
-        self._first_id, self._first = keys[0]
-        self._by_id = dict(keys)
+        return keys
 
     def sign(self, session: Session, *, now: datetime) -> str:
         """Return the token of a session."""
@@ -54,9 +60,8 @@ class SessionTokens:
             "iat": now,
             "exp": session.expires_at,
         }
-        return jwt.encode(
-            claims, self._first, algorithm=_ALGORITHM, headers={"kid": self._first_id}
-        )
+        key_id, secret = self._current()[0]
+        return jwt.encode(claims, secret, algorithm=_ALGORITHM, headers={"kid": key_id})
 
     def read(self, token: str) -> tuple[UUID, UUID]:
         """Return the ids of session and user that a token names; raises SessionInvalid.
@@ -67,7 +72,7 @@ class SessionTokens:
             raise SessionInvalid
         try:
             header = jwt.get_unverified_header(token)
-            secret = self._by_id.get(str(header.get("kid", "")))
+            secret = dict(self._current()).get(str(header.get("kid", "")))
             if secret is None or header.keys() != _HEADER or header["alg"] != _ALGORITHM:
                 raise SessionInvalid
             claims = jwt.decode(

@@ -14,7 +14,7 @@ started must both agree, since ids are reused.
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,10 +25,12 @@ from urllib.parse import quote
 import msgspec
 
 from helix.core.config import Settings
-from helix.core.crypto import Keyring, new_key
+from helix.core.crypto import Keyring, id_of_key, new_key
 from helix.core.errors import Misuse
+from helix.core.log import get_log
 
 __all__ = [
+    "BOOTSTRAP_CONTEXT",
     "DATABASE_NAME",
     "LOGIN_NAME",
     "SOCKET_PORT",
@@ -46,12 +48,19 @@ __all__ = [
     "process_ticks",
     "processes_in",
     "read_instance",
+    "read_keys",
     "socket_url",
     "write_instance",
+    "write_keys",
     "write_private",
 ]
 
+_log = get_log(__name__)
+
 Mode = Literal["embedded", "external"]
+
+BOOTSTRAP_CONTEXT = "bootstrap.key"
+"""The place that the first API key, in HOME/bootstrap.key, is encrypted for."""
 
 DATABASE_NAME = "helix"
 LOGIN_NAME = "helix"
@@ -260,7 +269,7 @@ def find_postmaster(data: Path) -> Postmaster | None:
     return Postmaster(
         pid=pid,
         socket_dir=lines[4].strip() or None,
-        ready=lines[7].strip() == "ready",
+        ready=lines[7].strip() in {"ready", "standby"},  # the latter while a recovery lets one look
     )
 
 
@@ -333,8 +342,10 @@ def _holder(home: Path, text: bytes) -> str:
 def load_keyring(settings: Settings, *, create: bool = False) -> Keyring:
     """Return the encryption keys: those of HELIX_SECRET_KEYS, else of HOME/keys.
 
-    With `create` a missing HOME/keys is made with one fresh key. Raises Misuse when there are
-    none, when the file can be read by others, or when a key is malformed.
+    With `create` a missing HOME/keys is made with one fresh key. A change of HOME/keys is taken
+    over while the process runs; one that cannot be read then is logged, and the keys stay as they
+    were. Raises Misuse when there are none, when the file can be read by others, or when a key is
+    malformed.
     """
     if settings.secret_keys is not None:
         given = settings.secret_keys.get_secret_value().replace("\n", ",").split(",")
@@ -342,6 +353,13 @@ def load_keyring(settings: Settings, *, create: bool = False) -> Keyring:
     path = HomePaths(settings.home_dir).keys
     if create and not path.exists():
         write_private(path, f"{new_key()}\n".encode())
+    seen = _mark(path)
+    keys = read_keys(path)
+    return Keyring(keys, reread=_KeyFile(path, seen).changed)
+
+
+def read_keys(path: Path) -> list[str]:
+    """Return the keys of a key file, newest first; raises Misuse as `load_keyring` does."""
     try:
         mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
@@ -350,4 +368,40 @@ def load_keyring(settings: Settings, *, create: bool = False) -> Keyring:
         raise Misuse(f"cannot read {path}: {exc.strerror}") from exc
     if stat.S_IMODE(mode) & 0o077:
         raise Misuse(f"{path} can be read by other users: chmod 600 {path}")
-    return Keyring([line.strip() for line in text.splitlines() if line.strip()])
+    keys = [line.strip() for line in text.splitlines() if line.strip()]
+    for key in keys:
+        id_of_key(key)
+    return keys
+
+
+def write_keys(path: Path, keys: Sequence[str]) -> None:
+    """Replace a key file (0600) in one step that outlives a crash; running processes see it."""
+    write_private(path, "".join(f"{key}\n" for key in keys).encode())
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+class _KeyFile:
+    """Tells when the key file has changed. One `stat` a question: 2 us."""
+
+    def __init__(self, path: Path, seen: tuple[int, int, int] | None) -> None:
+        self._path, self._seen = path, seen
+
+    def changed(self) -> list[str] | None:
+        mark = _mark(self._path)
+        if mark == self._seen:
+            return None
+        self._seen = mark
+        try:
+            keys = read_keys(self._path)
+        except Misuse as exc:
+            _log.error("keys_not_reread", path=str(self._path), reason=exc.message)
+            return None
+        _log.info("keys_reread", path=str(self._path), keys=len(keys))
+        return keys or None
