@@ -1,11 +1,11 @@
 """Kill the migrator before every single statement, up and down (EXPERIMENTS M3).
 
-    python -m rigs.kill_migrator [--only REVISION] [--every N]
+    python -m rigs.kill_migrator [--only REVISION] [--every N] [--short]
 
 For each revision a database is brought to the one before it and cloned for each statement k: the
 migrator's backend is terminated before statement k, the catalogue must be what it was, running it
-again must finish, and the catalogue must then be what an undisturbed run makes. The short form,
-with sampled k, is tests/operations/test_migrate.py.
+again must finish, and the catalogue must then be what an undisturbed run makes. All k by default;
+--short takes every 150th, tests/operations/test_migrate.py six of them.
 """
 
 import argparse
@@ -130,7 +130,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="one revision")
     parser.add_argument("--every", type=int, default=1, help="every Nth statement")
+    parser.add_argument("--short", action="store_true", help="every 150th statement")
     options = parser.parse_args()
+    if options.short:
+        options.every = 150
     started = time.monotonic()
     faults = asyncio.run(run(options.only, options.every))
     print(f"{faults} faults; {time.monotonic() - started:.0f} s", file=sys.stderr)

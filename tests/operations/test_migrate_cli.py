@@ -51,13 +51,13 @@ async def test_downgrade_without_yes_lists_and_exits_2(
     database_url: str, owner: Connection
 ) -> None:
     await owner.execute("INSERT INTO memory_nodes (node_id) VALUES ('n1')")
-    helix_db(database_url, "downgrade", "014", "--yes")
+    helix_db(database_url, "downgrade", "014", "--yes", "--without-backup")
     refused = helix_db(database_url, "downgrade")
     assert refused.returncode == 2
     assert "drops table memory_nodes: 1 rows\n" in refused.stdout
     assert "repeat it with --yes" in refused.stderr
     assert await owner.fetchval("SELECT count(*) FROM memory_nodes") == 1
-    done = helix_db(database_url, "downgrade", "--yes", "--json")
+    done = helix_db(database_url, "downgrade", "--yes", "--json", "--without-backup")
     assert json.loads(done.stdout)["revision"] == "013"
 
 

@@ -14,15 +14,7 @@ from helix.operations.check import catalogue_of
 from helix.operations.migrate import downgrade, upgrade
 from helix.operations.scripts import revision_ids
 from tests.operations.generate import FIXED, ROWS, Rows, checksums, fill
-
-LINKS = {
-    "003": "UPDATE user_sessions SET memory_id = (SELECT id FROM memories LIMIT 1)",
-    "012": "UPDATE project_state SET current_task_id = (SELECT id FROM background_tasks LIMIT 1)",
-}
-"""Older tables point to newer ones: a downgrade has to undo that, or the way up fails."""
-
-TOUCHED = {"project_state.updated_at", "rag_knowledge.updated_at"}
-"""What taking such a link back changes besides."""
+from tests.operations.upgrading import LINKS, TOUCHED, upgrade_from_every_revision
 
 
 @pytest.mark.timeout(400)
@@ -58,3 +50,17 @@ async def test_rows_outlive_the_way_up_down_to_base_and_up_again(empty_database_
         differences(shapes[revision_ids()[-1]], await catalogue_of(url), ("before", "after")) == []
     )
     await conn.close()
+
+
+@pytest.mark.timeout(300)
+async def test_rows_outlive_the_upgrade_to_the_head_from_two_revisions_and_the_way_back(
+    empty_database_url: str, shared_database_url: str
+) -> None:
+    fresh = await catalogue_of(shared_database_url)
+    two = ["014", revision_ids()[-2]]  # rigs/upgrade.py takes them all
+    jumps = await upgrade_from_every_revision(
+        empty_database_url, fresh, count=20, only=two, back=True
+    )
+    assert [jump.revision for jump in jumps] == two
+    assert {jump.revision: jump.faults for jump in jumps if jump.faults} == {}
+    assert jumps[0].columns > 300
