@@ -4,6 +4,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEER := bench/peers/.litellm
 STAMP := $(VENV)/.installed-$(shell cat requirements/dev.txt pyproject.toml | cksum | cut -d' ' -f1)
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
@@ -12,9 +13,17 @@ INSTALL_EMBEDDER := $(BIN)/python -m pip install --quiet --disable-pip-version-c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test compat lint types imports drift check lock schema diagram generate \
-	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill \
+	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway bench-litellm rig-kill \
 	rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue clean embedder bench-memory \
+	bench-memory-scale bench-retention
+	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill \
+	rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue \
+	rig-tenancy rig-rotate clean embedder bench-memory \
+	rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue rig-debates bench-debates clean embedder bench-memory \
+	rig-limits rig-outage rig-recovery bench-tasks rig-tasks rig-tasks-queue clean embedder bench-memory \
 	bench-memory-scale
+	bench-memory-scale rig-migrator rig-upgrade rig-disk rig-fsync
+	bench-memory-scale bench-knowledge
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +72,7 @@ check: lint types imports drift test ## all that CI runs
 lock: setup ## resolve the dependencies anew into requirements/
 	@$(LOCK) pyproject.toml --output-file requirements/runtime.txt $(UPGRADE)
 	@$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt $(UPGRADE)
+	@$(LOCK) bench/peers/litellm.in --output-file bench/peers/litellm.txt $(UPGRADE)
 
 schema diagram generate: setup ## write every generated file from a database made by the migrations
 	@$(BIN)/python -m helix.operations.drift --write
@@ -72,15 +82,22 @@ db-migrate: migrate-up ## apply every migration
 migrate-up: setup ## apply every migration
 	@$(BIN)/helix db upgrade
 
-migrate-down: setup ## take the last migration back (announces deletions; YES=1 confirms)
-	@$(BIN)/helix db downgrade $(if $(YES),--yes)
+migrate-down: setup ## take the last migration back (YES=1 confirms deletions, WITHOUT_BACKUP=1)
+	@$(BIN)/helix db downgrade $(if $(YES),--yes) $(if $(WITHOUT_BACKUP),--without-backup)
 
 migrate-create: setup ## NAME=add_new_table: a new empty migration
 	@test -n "$(NAME)" || { echo "usage: make migrate-create NAME=add_new_table" >&2; exit 2; }
 	@$(BIN)/helix db revision -m "$(NAME)"
 
-bench-gateway: setup ## CPU per call and throughput beside nginx
-	@$(BIN)/python -m bench.gateway $(ARGS)
+bench-litellm: ## LiteLLM's proxy in a virtual environment of its own, hash pinned, to measure beside
+	@test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	@$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r bench/peers/litellm.txt
+
+bench-gateway: setup ## CPU per call and throughput beside nginx and LiteLLM (BENCH=short: 3 minutes)
+	@$(MAKE) --no-print-directory bench-litellm \
+		|| echo "LiteLLM cannot be installed: measuring without it" >&2
+	@$(BIN)/python -m bench.gateway $(if $(filter short,$(BENCH)),--short) $(ARGS)
 
 rig-kill: setup ## kill -9 the gateway under load and compare ledgers
 	@$(BIN)/python -m rigs.kill_gateway $(ARGS)
@@ -91,6 +108,18 @@ rig-limits: setup ## limits and budgets over four gateways, and a crash
 rig-outage: setup ## kill, restart and stop PostgreSQL under load and compare ledgers
 	@$(BIN)/python -m rigs.outage $(ARGS)
 
+rig-migrator: setup ## kill the migrator before every statement, up and down (RIG=short)
+	@$(BIN)/python -m rigs.kill_migrator $(if $(filter short,$(RIG)),--short) $(ARGS)
+
+rig-upgrade: setup ## upgrade from every revision, by many at once, under load, beside old code (RIG=short)
+	@$(BIN)/python -m rigs.upgrade $(if $(filter short,$(RIG)),--short) $(ARGS)
+
+rig-disk: setup ## fill the volumes of data and WAL under load; needs root to mount (RIG=short)
+	@$(BIN)/python -m rigs.disk_full $(if $(filter short,$(RIG)),--short) $(ARGS)
+
+rig-fsync: setup ## let fdatasync fail under load; needs strace and root (RIG=short)
+	@$(BIN)/python -m rigs.fsync_error $(if $(filter short,$(RIG)),--short) $(ARGS)
+
 bench-tasks: setup ## the queue beside its peers (BENCH=short: under 5 minutes)
 	@$(BIN)/python -m bench.tasks $(if $(filter short,$(BENCH)),--short) $(ARGS)
 
@@ -98,14 +127,34 @@ bench-memory: setup ## DATA=PATH: evidence recall of search (EMBEDDER=none: with
 	@test -n "$(DATA)" || { echo "usage: make bench-memory DATA=PATH [EMBEDDER=none]" >&2; exit 2; }
 	@$(BIN)/python -m bench.memory "$(DATA)" $(if $(EMBEDDER),--embedder $(EMBEDDER)) $(ARGS)
 
-bench-memory-scale: setup ## search among 1,000,000 memories of 10,000 users (ARGS='--memories 200000')
+bench-retention: setup ## a simulated year with retention, beside DELETE (ARGS=--short)
+	@$(BIN)/python -m bench.retention $(ARGS)
+
+bench-knowledge: setup ## how fast documents are added and found
+	@$(BIN)/python -m bench.knowledge $(ARGS)
+
+bench-memory-scale: setup ## search among 1,000,000 memories of 10,000 users (ARGS=--short)
 	@$(BIN)/python -m bench.memory_scale $(ARGS)
+
+rig-recovery: setup ## recover to random commits, damage and fill the archive, take times (ARGS='--short')
+	@$(BIN)/python -m rigs.recovery $(ARGS)
 
 rig-tasks: setup ## kill -9 of workers and PostgreSQL under load
 	@$(BIN)/python -m rigs.tasks_kill $(ARGS)
 
 rig-tasks-queue: setup ## double claims, clocks, poison, silence, lost notifications
 	@$(BIN)/python -m rigs.tasks_queue $(ARGS)
+
+rig-tenancy: setup ## 100,000 attempts of one tenant on another, over HTTP and SQL (ARGS=--short)
+	@$(BIN)/python -m rigs.tenancy $(ARGS)
+
+rig-rotate: setup ## rotate 100,000 secrets under load and kill -9 (ARGS=--short)
+	@$(BIN)/python -m rigs.rotate $(ARGS)
+bench-debates: setup ## debates beside their critical path, and 200 at once
+	@$(BIN)/python -m bench.debates $(ARGS)
+
+rig-debates: setup ## kill -9 of a worker at every call of debates (ARGS=--short, --control)
+	@$(BIN)/python -m rigs.debates_kill $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

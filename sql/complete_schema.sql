@@ -4,7 +4,7 @@
 -- migrations have run. On an empty database with pgvector it makes the same schema, and Helix goes
 -- on from there:  psql -v ON_ERROR_STOP=1 -d DATABASE -f sql/complete_schema.sql
 -- Partitions of months are made at the end, for the day it is run.
--- Head: 024.
+-- Head: 032.
 
 -- Bodies may name tables that come later; nothing is checked less in the end.
 SET check_function_bodies = off;
@@ -1138,6 +1138,55 @@ $$;
 
 COMMENT ON FUNCTION public.helix_admit(request_ids uuid[], user_ids uuid[], key_ids uuid[], project_ids uuid[], agent_ids text[], reserves_usd numeric[], reserves_tokens integer[], claims text[], body_hashes bytea[], retried boolean) IS 'Decides which calls of a batch may be made and counts them against every limit and budget that fits, exactly and over any number of processes.';
 
+CREATE FUNCTION public.helix_admit_plain(user_ids uuid[], key_ids uuid[]) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_catalog'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    moment timestamptz;
+    locked bigint;
+    all_fit boolean;
+BEGIN
+    SELECT count(*) INTO locked FROM (
+        SELECT FROM rate_windows AS w
+        WHERE w.subject_id = ANY (key_ids)
+          AND NOT EXISTS (SELECT FROM api_keys AS k WHERE k.id = ANY (key_ids) AND k.ancestor_ids <> '{}')
+          AND NOT EXISTS (SELECT FROM users AS u WHERE u.id = ANY (user_ids)
+              AND (u.rate_limit IS NOT NULL OR u.tokens_per_minute IS NOT NULL OR u.parallel_max IS NOT NULL))
+        ORDER BY w.subject_id FOR NO KEY UPDATE) AS l;
+    IF locked = 0 THEN
+        RETURN false;
+    END IF;
+    moment := clock_timestamp();
+    WITH judged AS MATERIALIZED (
+        SELECT a.key_id, a.calls, k.rate_limit, o.running,
+            coalesce(u.status = 'active' AND u.rate_limit IS NULL AND u.tokens_per_minute IS NULL AND u.parallel_max IS NULL
+                AND k.status = 'active' AND (k.expires_at IS NULL OR k.expires_at > moment) AND k.ancestor_ids = '{}'
+                AND k.tokens_per_minute IS NULL AND k.parallel_max IS NULL
+                AND (k.rate_limit IS NULL OR CASE WHEN o.running THEN w.requests ELSE 0 END + a.calls <= k.rate_limit)
+                AND NOT EXISTS (SELECT FROM budgets AS b WHERE b.user_id = ANY (user_ids) AND b.enabled), false) AS fits
+        FROM (SELECT c.user_id, c.key_id, count(*)::integer AS calls
+              FROM unnest(user_ids, key_ids) AS c (user_id, key_id) GROUP BY 1, 2) AS a
+        LEFT JOIN users AS u ON u.id = a.user_id AND u.id = ANY (user_ids)
+        LEFT JOIN api_keys AS k ON k.id = a.key_id AND k.user_id = a.user_id AND k.id = ANY (key_ids)
+        LEFT JOIN rate_windows AS w ON w.subject_id = a.key_id AND w.subject_id = ANY (key_ids)
+        CROSS JOIN LATERAL (SELECT w.window_started_at > moment - interval '1 minute' AS running) AS o),
+    counted AS (
+        UPDATE rate_windows AS w SET
+            window_started_at = CASE WHEN j.running THEN w.window_started_at ELSE moment END,
+            requests = CASE WHEN j.running THEN w.requests ELSE 0 END + j.calls,
+            tokens = CASE WHEN j.running THEN w.tokens ELSE 0 END
+        FROM judged AS j
+        WHERE w.subject_id = j.key_id AND w.subject_id = ANY (key_ids) AND j.rate_limit IS NOT NULL
+          AND (SELECT bool_and(j.fits) FROM judged AS j))
+    SELECT bool_and(j.fits) INTO all_fit FROM judged AS j;
+    RETURN all_fit;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_admit_plain(user_ids uuid[], key_ids uuid[]) IS 'Counts a batch of calls whose keys have no limit but requests a minute, if all fit; else does nothing and says false.';
+
 CREATE FUNCTION public.helix_append_only() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1168,6 +1217,35 @@ END
 $$;
 
 COMMENT ON FUNCTION public.helix_append_only() IS 'Trigger of audit and ledger tables: refuses UPDATE, DELETE and TRUNCATE, except setting the named reference columns (and, under helix.erasure = on, the named content columns) to NULL.';
+
+CREATE FUNCTION public.helix_apply_erasures(p_erasures jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+DECLARE
+    one record;
+    users_erased bigint := 0;
+    memories_erased bigint;
+    documents_erased bigint;
+BEGIN
+    FOR one IN SELECT DISTINCT e.id FROM jsonb_to_recordset(p_erasures) AS e (kind text, id uuid) WHERE e.kind = 'user' LOOP
+        IF EXISTS (SELECT FROM public.users AS u WHERE u.id = one.id AND u.email <> 'erased-' || one.id || '@invalid') THEN
+            users_erased := users_erased + 1;
+        END IF;
+        PERFORM public.helix_erase_user(one.id);
+    END LOOP;
+    SELECT public.apply_memory_tombstones(coalesce(jsonb_agg(jsonb_build_object('memory_id', e.id, 'user_id', e.user_id)), '[]')) INTO memories_erased
+    FROM jsonb_to_recordset(p_erasures) AS e (kind text, id uuid, user_id uuid) WHERE e.kind = 'memory' AND e.user_id IS NOT NULL;
+    DELETE FROM public.rag_knowledge AS k
+    USING jsonb_to_recordset(p_erasures) AS e (kind text, id uuid) WHERE e.kind = 'document' AND k.id = e.id;
+    GET DIAGNOSTICS documents_erased = ROW_COUNT;
+    INSERT INTO public.knowledge_tombstones (document_id, user_id)
+    SELECT DISTINCT ON (e.id) e.id, e.user_id FROM jsonb_to_recordset(p_erasures) AS e (kind text, id uuid, user_id uuid) WHERE e.kind = 'document'
+    ON CONFLICT (document_id) DO NOTHING;
+    RETURN jsonb_build_object('users', users_erased, 'memories', memories_erased, 'documents', documents_erased);
+END $$;
+
+COMMENT ON FUNCTION public.helix_apply_erasures(p_erasures jsonb) IS 'Erases from a restored database what a list [{"kind": "user", "memory" or "document", "id", "user_id"}, ...] names; returns how many of each there were.';
 
 CREATE FUNCTION public.helix_charge(request_ids uuid[], user_ids uuid[], key_ids uuid[], project_ids uuid[], agent_ids text[], admitted_ats timestamp with time zone[], costs_usd numeric[], tokens integer[], finals boolean[]) RETURNS integer
     LANGUAGE plpgsql
@@ -1245,95 +1323,312 @@ CREATE FUNCTION public.helix_content_text(content json) RETURNS text
 
 COMMENT ON FUNCTION public.helix_content_text(content json) IS 'The text of a message''s content: the string itself, or the text parts of a list, one a line.';
 
-CREATE FUNCTION public.helix_create_partitions(months_back integer DEFAULT 1, months_ahead integer DEFAULT 3) RETURNS integer
+CREATE FUNCTION public.helix_create_partition(table_name text, month date) RETURNS boolean
     LANGUAGE plpgsql
     AS $_$
+#variable_conflict use_variable
 DECLARE
     parent record;
     foreign_key record;
-    month_start timestamp;      -- UTC
+    month_start timestamp := date_trunc('month', month);      -- UTC
     low uuid;
     high uuid;
     part_name text;
     default_name text;
     column_list text;
     has_rows boolean;
-    dropped text[];             -- statements that put the foreign keys back
-    created integer := 0;
+    dropped text[] := '{}';     -- statements that put the foreign keys back
 BEGIN
-    IF months_back < 0 OR months_ahead < 0 OR months_back > 1200 OR months_ahead > 120 THEN
-        RAISE EXCEPTION 'months_back must be 0..1200 and months_ahead 0..120' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
     PERFORM pg_advisory_xact_lock(hashtext('helix_create_partitions'));
+    SELECT c.oid, c.relname, n.nspname, k.attname AS key_name, p.partdefid::regclass AS default_partition, p.partdefid
+    INTO parent
+    FROM pg_partitioned_table AS p
+    JOIN pg_class AS c ON c.oid = p.partrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_attribute AS k ON k.attrelid = c.oid AND k.attnum = p.partattrs[0]
+    WHERE p.partstrat = 'r' AND p.partnatts = 1 AND k.atttypid = 'uuid'::regtype AND n.nspname = 'public' AND c.relname = table_name;
+    IF parent.oid IS NULL OR month IS NULL THEN
+        RAISE EXCEPTION '% is no table of monthly partitions', table_name USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Names are cut to 63 bytes by the server; ours stay far below.
+    part_name := format('%I.%I', parent.nspname, parent.relname || '_p' || to_char(month_start, 'YYYYMM'));
+    IF to_regclass(part_name) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    -- uuid_floor() written out: this body must not depend on the search_path.
+    low := (lpad(to_hex((extract(epoch FROM month_start) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;
+    high := (lpad(to_hex((extract(epoch FROM month_start + interval '1 month') * 1000)::bigint), 12, '0')
+             || '70008000000000000000')::uuid;
 
-    FOR parent IN
-        SELECT c.oid, c.relname, n.nspname, k.attname AS key_name, p.partdefid::regclass AS default_partition,
-               p.partdefid
-        FROM pg_partitioned_table p
-        JOIN pg_class c ON c.oid = p.partrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = p.partattrs[0]
-        WHERE p.partstrat = 'r' AND p.partnatts = 1 AND k.atttypid = 'uuid'::regtype
-          AND n.nspname = 'public'
-        ORDER BY c.relname
-    LOOP
-        FOR month_start IN
-            SELECT generate_series(
-                date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => months_back),
-                date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => months_ahead),
-                interval '1 month')
-        LOOP
-            -- Names are cut to 63 bytes by the server; ours stay far below.
-            part_name := format('%I.%I', parent.nspname, parent.relname || '_p' || to_char(month_start, 'YYYYMM'));
-            CONTINUE WHEN to_regclass(part_name) IS NOT NULL;
-            -- uuid_floor() written out: this body must not depend on the search_path.
-            low := (lpad(to_hex((extract(epoch FROM month_start) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;
-            high := (lpad(to_hex((extract(epoch FROM month_start + interval '1 month') * 1000)::bigint), 12, '0')
-                     || '70008000000000000000')::uuid;
-
-            EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION)',
-                           part_name, parent.nspname, parent.relname);
-            dropped := '{}';
-            IF parent.partdefid <> 0 THEN
-                default_name := parent.default_partition::text;
-                EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', default_name);
-                EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %I >= $1 AND %I < $2)',
-                               default_name, parent.key_name, parent.key_name)
-                    INTO has_rows USING low, high;
-                IF has_rows THEN
-                    FOR foreign_key IN
-                        SELECT con.conname, con.conrelid::regclass::text AS table_name, pg_get_constraintdef(con.oid) AS definition
-                        FROM pg_constraint con
-                        WHERE con.contype = 'f' AND con.confrelid = parent.oid AND con.conparentid = 0
-                    LOOP
-                        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', foreign_key.table_name, foreign_key.conname);
-                        dropped := dropped || format('ALTER TABLE %s ADD CONSTRAINT %I %s',
-                            foreign_key.table_name, foreign_key.conname, foreign_key.definition);
-                    END LOOP;
-                    SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO column_list
-                    FROM pg_attribute a
-                    WHERE a.attrelid = parent.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
-                    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', default_name);
-                    EXECUTE format(
-                        'WITH moved AS (DELETE FROM %1$s WHERE %2$I >= $1 AND %2$I < $2 RETURNING %3$s) '
-                        'INSERT INTO %4$s (%3$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM moved',
-                        default_name, parent.key_name, column_list, part_name) USING low, high;
-                    EXECUTE format('ALTER TABLE %s ENABLE TRIGGER USER', default_name);
-                END IF;
-            END IF;
-            EXECUTE format('ALTER TABLE %I.%I ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
-                           parent.nspname, parent.relname, part_name, low, high);
-            FOR i IN 1 .. coalesce(array_length(dropped, 1), 0) LOOP
-                EXECUTE dropped[i];
+    EXECUTE format('CREATE TABLE %s (LIKE %I.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION)',
+                   part_name, parent.nspname, parent.relname);
+    IF parent.partdefid <> 0 THEN
+        default_name := parent.default_partition::text;
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', default_name);
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %I >= $1 AND %I < $2)',
+                       default_name, parent.key_name, parent.key_name)
+            INTO has_rows USING low, high;
+        IF has_rows THEN
+            FOR foreign_key IN
+                SELECT con.conname, con.conrelid::regclass::text AS table_name, pg_get_constraintdef(con.oid) AS definition
+                FROM pg_constraint AS con
+                WHERE con.contype = 'f' AND con.confrelid = parent.oid AND con.conparentid = 0
+            LOOP
+                EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', foreign_key.table_name, foreign_key.conname);
+                dropped := dropped || format('ALTER TABLE %s ADD CONSTRAINT %I %s',
+                    foreign_key.table_name, foreign_key.conname, foreign_key.definition);
             END LOOP;
-            created := created + 1;
-        END LOOP;
+            SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO column_list
+            FROM pg_attribute AS a
+            WHERE a.attrelid = parent.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+            EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', default_name);
+            EXECUTE format(
+                'WITH moved AS (DELETE FROM %1$s WHERE %2$I >= $1 AND %2$I < $2 RETURNING %3$s) '
+                'INSERT INTO %4$s (%3$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM moved',
+                default_name, parent.key_name, column_list, part_name) USING low, high;
+            EXECUTE format('ALTER TABLE %s ENABLE TRIGGER USER', default_name);
+        END IF;
+    END IF;
+    EXECUTE format('ALTER TABLE %I.%I ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+                   parent.nspname, parent.relname, part_name, low, high);
+    FOR i IN 1 .. coalesce(array_length(dropped, 1), 0) LOOP
+        EXECUTE dropped[i];
     END LOOP;
-    RETURN created;
+    RETURN true;
 END
 $_$;
 
+COMMENT ON FUNCTION public.helix_create_partition(table_name text, month date) IS 'Makes the monthly partition of one table, moving its rows out of the default partition; false when it is there. One a transaction; run by the owner of the tables.';
+
+CREATE FUNCTION public.helix_create_partitions(months_back integer DEFAULT 1, months_ahead integer DEFAULT 3) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    missing record;
+    created integer := 0;
+    this_month date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
+BEGIN
+    FOR missing IN
+        SELECT m.table_name, m.month FROM public.helix_missing_partitions(months_back, months_ahead) AS m
+        WHERE m.month >= this_month - make_interval(months => months_back)
+    LOOP
+        created := created + public.helix_create_partition(missing.table_name, missing.month)::integer;
+    END LOOP;
+    RETURN created;
+END
+$$;
+
 COMMENT ON FUNCTION public.helix_create_partitions(months_back integer, months_ahead integer) IS 'Makes the missing monthly partitions of every table RANGE-partitioned by one uuid column, moving rows out of the default partition where needed; returns how many it made. Idempotent; run by the owner of the tables.';
+
+CREATE FUNCTION public.helix_drop_error_month(month date) RETURNS TABLE(row_count bigint, byte_count bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_catalog'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    part_name text := 'error_log_p' || to_char(month, 'YYYYMM');
+BEGIN
+    EXECUTE format('LOCK TABLE public.%I IN SHARE ROW EXCLUSIVE MODE', part_name);
+    EXECUTE format($sql$
+        WITH summed AS (
+            SELECT l.created_at::date AS date, l.category, l.code, count(*) AS count FROM public.%I AS l GROUP BY 1, 2, 3),
+        written AS (
+            INSERT INTO error_log_summary AS s (date, category, code, count)
+            SELECT t.date, t.category, t.code, t.count FROM summed AS t
+            ON CONFLICT ON CONSTRAINT error_log_summary_date_category_code_key DO UPDATE SET count = s.count + EXCLUDED.count)
+        SELECT coalesce(sum(t.count), 0)::bigint FROM summed AS t$sql$, part_name) INTO row_count;
+    SELECT d.byte_count INTO byte_count FROM helix_drop_partition(part_name) AS d;
+    RETURN NEXT;
+END
+$_$;
+
+COMMENT ON FUNCTION public.helix_drop_error_month(month date) IS 'Adds a month of error_log to error_log_summary and drops it, in one transaction; returns its rows and bytes. Run by the owner of the tables.';
+
+CREATE FUNCTION public.helix_drop_partition(partition_name text) RETURNS TABLE(row_count bigint, byte_count bigint)
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    part record;
+BEGIN
+    SELECT c.oid, c.relname AS name, t.relname AS parent, c.reltuples INTO part
+    FROM pg_class AS c JOIN pg_inherits AS i ON i.inhrelid = c.oid JOIN pg_class AS t ON t.oid = i.inhparent
+    WHERE c.relname = partition_name AND c.relnamespace = 'public'::regnamespace AND c.relispartition
+      AND c.relname ~ ('^' || t.relname || '_p[0-9]{6}$');
+    IF part.oid IS NULL THEN
+        RAISE EXCEPTION '% is no monthly partition', partition_name USING ERRCODE = 'undefined_table';
+    END IF;
+    byte_count := pg_total_relation_size(part.oid);
+    row_count := part.reltuples;
+    IF part.reltuples < 0 THEN  -- never analyzed: nothing to go by, and hardly large
+        EXECUTE format('SELECT count(*) FROM public.%I', part.name) INTO row_count;
+    END IF;
+    IF to_regclass('public.audit_seals') IS NOT NULL THEN
+        EXECUTE 'UPDATE public.audit_seals SET row_ids = NULL, row_digests = NULL WHERE table_name = $1 AND month = $2 AND row_ids IS NOT NULL'
+        USING part.parent, right(part.name, 6)::integer;
+    END IF;
+    EXECUTE format('ALTER TABLE public.%I DETACH PARTITION public.%I', part.parent, part.name);
+    EXECUTE format('DROP TABLE public.%I', part.name);
+    RETURN NEXT;
+END
+$_$;
+
+COMMENT ON FUNCTION public.helix_drop_partition(partition_name text) IS 'Drops one monthly partition; returns its rows (the server''s estimate, where it has one) and bytes. The last step of a short transaction; run by the owner of the tables.';
+
+CREATE FUNCTION public.helix_drop_usage_hours(before_day date) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_catalog'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+DECLARE
+    low timestamptz;
+    gone bigint;
+BEGIN
+    SELECT min(h.hour) INTO low FROM llm_usage_hourly AS h;
+    IF low IS NULL OR low >= before_day THEN
+        RETURN 0;
+    END IF;
+    PERFORM helix_refresh_usage_rollups(low, before_day);
+    INSERT INTO usage_rollup_floors AS f (level, sealed_until) VALUES ('day', before_day)
+    ON CONFLICT ON CONSTRAINT usage_rollup_floors_pkey DO UPDATE SET sealed_until = greatest(f.sealed_until, EXCLUDED.sealed_until), changed_at = now();
+    DELETE FROM llm_usage_hourly AS h WHERE h.hour < before_day;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END
+$$;
+
+COMMENT ON FUNCTION public.helix_drop_usage_hours(before_day date) IS 'Deletes the rows of llm_usage_hourly before a UTC day, after the days'' sums were made a last time and sealed; returns how many. Idempotent.';
+
+CREATE FUNCTION public.helix_drop_usage_month(month date) RETURNS TABLE(row_count bigint, byte_count bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_catalog'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    part_name text := 'llm_token_usage_p' || to_char(month, 'YYYYMM');
+    month_end timestamptz := (date_trunc('month', month) + interval '1 month') AT TIME ZONE 'UTC';
+    floor_at timestamptz;
+    moved_at timestamptz;
+    first_at timestamptz;
+    last_at timestamptz;
+    late bigint;
+BEGIN
+    EXECUTE format('LOCK TABLE public.%I IN SHARE ROW EXCLUSIVE MODE', part_name);
+    SELECT f.sealed_until, f.changed_at INTO floor_at, moved_at FROM usage_rollup_floors AS f WHERE f.level = 'hour';
+    EXECUTE format('SELECT count(*), min(u.timestamp), max(u.timestamp), count(*) FILTER (WHERE u.timestamp < $1 AND u.created_at > $2) FROM public.%I AS u', part_name)
+        INTO row_count, first_at, last_at, late USING floor_at, moved_at;
+    IF last_at >= coalesce(floor_at, '-infinity') THEN
+        PERFORM helix_refresh_usage_rollups(greatest(first_at, floor_at), last_at + interval '1 microsecond');
+    END IF;
+    IF late > 0 THEN
+        EXECUTE format($sql$
+            WITH late AS MATERIALIZED (
+                SELECT date_trunc('hour', u.timestamp) AS hour, u.user_id, u.api_key_id, u.project_id, u.agent_id, u.provider_name, u.model,
+                    count(*) AS call_count, count(*) FILTER (WHERE u.estimated) AS estimated_count, sum(u.input_tokens) AS input_tokens,
+                    sum(u.output_tokens) AS output_tokens, sum(u.cached_tokens) AS cached_tokens, sum(u.reasoning_tokens) AS reasoning_tokens,
+                    sum(u.cost_usd) AS cost_usd
+                FROM public.%I AS u WHERE u.timestamp < $1 AND u.created_at > $2 GROUP BY 1, 2, 3, 4, 5, 6, 7),
+            hours AS (
+                INSERT INTO llm_usage_hourly AS r (hour, user_id, api_key_id, project_id, agent_id, provider_name, model, call_count,
+                    estimated_count, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
+                SELECT * FROM late
+                ON CONFLICT ON CONSTRAINT llm_usage_hourly_key DO UPDATE SET call_count = r.call_count + EXCLUDED.call_count,
+                    estimated_count = r.estimated_count + EXCLUDED.estimated_count, input_tokens = r.input_tokens + EXCLUDED.input_tokens,
+                    output_tokens = r.output_tokens + EXCLUDED.output_tokens, cached_tokens = r.cached_tokens + EXCLUDED.cached_tokens,
+                    reasoning_tokens = r.reasoning_tokens + EXCLUDED.reasoning_tokens, cost_usd = r.cost_usd + EXCLUDED.cost_usd),
+            days AS (
+                INSERT INTO llm_usage_daily AS r (day, user_id, api_key_id, project_id, agent_id, provider_name, model, call_count,
+                    estimated_count, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
+                SELECT l.hour::date, l.user_id, l.api_key_id, l.project_id, l.agent_id, l.provider_name, l.model, sum(l.call_count),
+                    sum(l.estimated_count), sum(l.input_tokens), sum(l.output_tokens), sum(l.cached_tokens), sum(l.reasoning_tokens), sum(l.cost_usd)
+                FROM late AS l GROUP BY 1, 2, 3, 4, 5, 6, 7
+                ON CONFLICT ON CONSTRAINT llm_usage_daily_key DO UPDATE SET call_count = r.call_count + EXCLUDED.call_count,
+                    estimated_count = r.estimated_count + EXCLUDED.estimated_count, input_tokens = r.input_tokens + EXCLUDED.input_tokens,
+                    output_tokens = r.output_tokens + EXCLUDED.output_tokens, cached_tokens = r.cached_tokens + EXCLUDED.cached_tokens,
+                    reasoning_tokens = r.reasoning_tokens + EXCLUDED.reasoning_tokens, cost_usd = r.cost_usd + EXCLUDED.cost_usd)
+            INSERT INTO llm_usage_monthly AS r (month, user_id, api_key_id, project_id, agent_id, provider_name, model, call_count,
+                estimated_count, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
+            SELECT date_trunc('month', l.hour)::date, l.user_id, l.api_key_id, l.project_id, l.agent_id, l.provider_name, l.model, sum(l.call_count),
+                sum(l.estimated_count), sum(l.input_tokens), sum(l.output_tokens), sum(l.cached_tokens), sum(l.reasoning_tokens), sum(l.cost_usd)
+            FROM late AS l GROUP BY 1, 2, 3, 4, 5, 6, 7
+            ON CONFLICT ON CONSTRAINT llm_usage_monthly_key DO UPDATE SET call_count = r.call_count + EXCLUDED.call_count,
+                estimated_count = r.estimated_count + EXCLUDED.estimated_count, input_tokens = r.input_tokens + EXCLUDED.input_tokens,
+                output_tokens = r.output_tokens + EXCLUDED.output_tokens, cached_tokens = r.cached_tokens + EXCLUDED.cached_tokens,
+                reasoning_tokens = r.reasoning_tokens + EXCLUDED.reasoning_tokens, cost_usd = r.cost_usd + EXCLUDED.cost_usd
+        $sql$, part_name) USING floor_at, moved_at;
+    END IF;
+    INSERT INTO usage_rollup_floors AS f (level, sealed_until)
+    VALUES ('hour', greatest(month_end, date_trunc('hour', last_at) + interval '1 hour'))
+    ON CONFLICT ON CONSTRAINT usage_rollup_floors_pkey DO UPDATE SET sealed_until = greatest(f.sealed_until, EXCLUDED.sealed_until), changed_at = now();
+    SELECT d.byte_count INTO byte_count FROM helix_drop_partition(part_name) AS d;
+    RETURN NEXT;
+END
+$_$;
+
+COMMENT ON FUNCTION public.helix_drop_usage_month(month date) IS 'Sums a month of llm_token_usage up a last time, seals the sums and drops the month, in one transaction; returns its rows and bytes. Run by the owner of the tables.';
+
+CREATE FUNCTION public.helix_erase_user(p_user_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $_$
+DECLARE
+    one record;
+    touched bigint;
+    done jsonb := '{}';
+    self varchar := public.memory_recording_node();
+BEGIN
+    INSERT INTO public.erased_users (user_id) VALUES (p_user_id) ON CONFLICT (user_id) DO NOTHING;
+    IF NOT EXISTS (SELECT FROM public.users AS u WHERE u.id = p_user_id) THEN
+        RETURN done;
+    END IF;
+    PERFORM set_config('helix.erasure', 'on', true);
+
+    -- The shell comes first: whoever would add something meanwhile waits for this row, and then finds an account that is deleted.
+    UPDATE public.users AS u
+    SET email = 'erased-' || p_user_id || '@invalid', username = NULL, name = NULL, password_hash = '!', role = 'user', status = 'deleted',
+        metadata = '{}', last_login = NULL, rate_limit = NULL, tokens_per_minute = NULL, parallel_max = NULL
+    WHERE u.id = p_user_id;
+
+    -- Texts in rows that stay.
+    UPDATE public.llm_requests AS r
+    SET model_params = '{}', ensemble_config = NULL, memory = NULL, metadata = NULL, idempotency_key = NULL, client_request_id = NULL, agent_id = NULL
+    WHERE r.user_id = p_user_id;
+    UPDATE public.llm_responses AS r SET error = NULL, upstream_id = NULL WHERE r.user_id = p_user_id;
+    UPDATE public.error_log AS e SET message = '[erased]', technical_detail = NULL, context = NULL, agent_id = NULL WHERE e.user_id = p_user_id;
+    UPDATE public.tool_audit_log AS a SET parameters = NULL, result = NULL, reason = NULL WHERE a.user_id = p_user_id;
+    UPDATE public.cancelled_projects AS p SET project_name = '[erased]', stage = NULL, reason = NULL, metadata = '{}' WHERE p.user_id = p_user_id;
+    UPDATE public.archived_projects AS p
+    SET project_name = '[erased]', description = NULL, language = NULL, archive_path = NULL, metadata = '{}' WHERE p.user_id = p_user_id;
+    UPDATE public.audit_log AS a SET origin = NULL, details = NULL WHERE p_user_id IN (a.actor_id, a.subject_id);
+
+    -- Memories, with what is derived from them and what other nodes must hear.
+    PERFORM public.forget_memories(p_user_id, ARRAY(SELECT m.id FROM public.memories AS m WHERE m.user_id = p_user_id));
+    PERFORM public.memory_bury(ARRAY(SELECT d.id FROM public.distributed_memory AS d WHERE d.user_id = p_user_id AND d.deleted_at IS NULL), self);
+
+    FOR one IN
+        SELECT c.relname AS table_name, a.attname AS column_name, k.confdeltype = 'c' AS owned
+        FROM pg_constraint AS k
+        JOIN pg_class AS c ON c.oid = k.conrelid
+        JOIN pg_attribute AS r ON r.attrelid = k.confrelid AND r.attname = 'id'
+        JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[array_position(k.confkey, r.attnum)]
+        WHERE k.contype = 'f' AND k.confrelid = 'public.users'::regclass AND k.conparentid = 0
+          -- What is left of these is empty by now, and tells other nodes where there are any.
+          AND (self IS NULL OR c.relname NOT IN ('distributed_memory', 'distributed_memory_events'))
+        ORDER BY k.confdeltype = 'c', c.relname DESC  -- details are named after what they belong to, and go before it
+    LOOP
+        EXECUTE CASE WHEN one.owned THEN format('DELETE FROM public.%I WHERE %I = $1', one.table_name, one.column_name)
+                     ELSE format('UPDATE public.%I SET %2$I = NULL WHERE %2$I = $1', one.table_name, one.column_name) END
+        USING p_user_id;
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        IF touched > 0 THEN
+            done := done || jsonb_build_object(one.table_name, coalesce((done ->> one.table_name)::bigint, 0) + touched);
+        END IF;
+    END LOOP;
+    RETURN done;
+END $_$;
+
+COMMENT ON FUNCTION public.helix_erase_user(p_user_id uuid) IS 'Erases the content of a user everywhere, unlinks accounts and audit, leaves tombstones and a nameless shell; returns how many rows of each table went or were unlinked.';
 
 CREATE FUNCTION public.helix_hlc_now() RETURNS bigint
     LANGUAGE sql
@@ -1343,6 +1638,52 @@ CREATE FUNCTION public.helix_hlc_now() RETURNS bigint
 $$;
 
 COMMENT ON FUNCTION public.helix_hlc_now() IS 'Now as a hybrid logical clock: milliseconds since 1970 shifted left by 16.';
+
+CREATE FUNCTION public.helix_missing_partitions(months_back integer DEFAULT 1, months_ahead integer DEFAULT 3) RETURNS TABLE(table_name text, month date)
+    LANGUAGE plpgsql STABLE
+    AS $_$
+#variable_conflict use_column
+DECLARE
+    parent record;
+    this_month date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
+BEGIN
+    IF months_back < 0 OR months_ahead < 0 OR months_back > 1200 OR months_ahead > 120 THEN
+        RAISE EXCEPTION 'months_back must be 0..1200 and months_ahead 0..120' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR parent IN
+        SELECT c.relname::text AS name, k.attname AS key_name, p.partdefid
+        FROM pg_partitioned_table AS p
+        JOIN pg_class AS c ON c.oid = p.partrelid
+        JOIN pg_attribute AS k ON k.attrelid = c.oid AND k.attnum = p.partattrs[0]
+        WHERE p.partstrat = 'r' AND p.partnatts = 1 AND k.atttypid = 'uuid'::regtype AND c.relnamespace = 'public'::regnamespace
+        ORDER BY c.relname
+    LOOP
+        RETURN QUERY
+        SELECT parent.name, m::date
+        FROM generate_series(this_month - make_interval(months => months_back), this_month + make_interval(months => months_ahead),
+                             interval '1 month') AS m
+        WHERE to_regclass(format('public.%I', parent.name || '_p' || to_char(m, 'YYYYMM'))) IS NULL;
+        IF parent.partdefid <> 0 THEN
+            -- uuid_month() written out: this body must not depend on the search_path.
+            RETURN QUERY EXECUTE format(
+                $sql$SELECT %L::text, d.month FROM (
+                    SELECT DISTINCT date_trunc('month', timezone('UTC', to_timestamp(
+                        ('x' || translate(left(%I::text, 13), '-', ''))::bit(48)::bigint / 1000.0::double precision)))::date AS month
+                    FROM %s) AS d
+                WHERE d.month < $1 AND d.month >= DATE '2000-01-01'$sql$, parent.name, parent.key_name, parent.partdefid::regclass)
+            USING (this_month - make_interval(months => months_back))::date;
+        END IF;
+    END LOOP;
+END
+$_$;
+
+COMMENT ON FUNCTION public.helix_missing_partitions(months_back integer, months_ahead integer) IS 'Monthly partitions that are missing: those around now, and those of rows that lie in a default partition.';
+
+CREATE FUNCTION public.helix_pack_text(id uuid, text_group uuid, at timestamp with time zone, facts integer, speaker integer, terms integer[]) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((((((uuid_send(id) || uuid_send(text_group)) || timestamptz_send(at)) || int4send(facts)) || int4send(speaker)) || int4send(cardinality(terms))) || COALESCE((SELECT string_agg(int4send(u.term), '\x'::bytea ORDER BY u.place) AS string_agg FROM unnest(helix_pack_text.terms) WITH ORDINALITY u(term, place)), '\x'::bytea));
+
+COMMENT ON FUNCTION public.helix_pack_text(id uuid, text_group uuid, at timestamp with time zone, facts integer, speaker integer, terms integer[]) IS 'What search reads of a text, as one binary value; helix.retrieval.packed reads it.';
 
 CREATE FUNCTION public.helix_period_end(period text, moment timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1387,7 +1728,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('helix_refresh_usage_rollups'));
 
     -- Hours, from the ledger.
-    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT uuid_time(u.id) FROM llm_token_usage u ORDER BY u.id LIMIT 1)));
+    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT uuid_time(u.id) FROM llm_token_usage u ORDER BY u.id LIMIT 1)),
+                         (SELECT f.sealed_until FROM usage_rollup_floors f WHERE f.level = 'hour'));
     high := date_trunc('hour', to_time - interval '1 microsecond') + interval '1 hour';
     IF EXISTS (SELECT FROM llm_token_usage) THEN
         DELETE FROM llm_usage_hourly h WHERE h.hour >= hour_low AND h.hour < high;
@@ -1405,7 +1747,8 @@ BEGIN
 
     -- Days, from the hours.
     IF EXISTS (SELECT FROM llm_usage_hourly) THEN
-        day_low := greatest(from_time::date, (SELECT min(h.hour)::date FROM llm_usage_hourly h));
+        day_low := greatest(from_time::date, (SELECT min(h.hour)::date FROM llm_usage_hourly h),
+                            (SELECT f.sealed_until::date FROM usage_rollup_floors f WHERE f.level = 'day'));
         DELETE FROM llm_usage_daily d WHERE d.day >= day_low AND d.day < high;
         INSERT INTO llm_usage_daily (day, user_id, api_key_id, project_id, agent_id, provider_name, model, call_count,
             estimated_count, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
@@ -1484,6 +1827,12 @@ END
 $_$;
 
 COMMENT ON FUNCTION public.helix_row_visible(target regclass, id uuid) IS 'Whether the caller can see the row of this table with this id.';
+
+CREATE FUNCTION public.helix_scoped_terms(user_id uuid, terms integer[]) RETURNS bigint[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT array_agg(DISTINCT hashint4extended(u.term, uuid_hash_extended(helix_scoped_terms.user_id, (0)::bigint))) AS array_agg FROM unnest(helix_scoped_terms.terms) u(term));
+
+COMMENT ON FUNCTION public.helix_scoped_terms(user_id uuid, terms integer[]) IS 'Terms hashed with their tenant, distinct; NULL without terms. What memory_search_terms_idx and vector_documents_terms_idx hold.';
 
 CREATE FUNCTION public.helix_set_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -1682,10 +2031,12 @@ CREATE FUNCTION public.helix_tasks_inserted() RETURNS trigger
     SET search_path TO 'pg_catalog', 'public'
     AS $$
 DECLARE
+    v_head bytea := uuidv7_head(clock_timestamp());
+    v_xact xid8 := pg_current_xact_id();
     ready record;
 BEGIN
-    INSERT INTO task_events (task_id, user_id, event_type, data)
-    SELECT n.id, n.user_id, 'task.created',
+    INSERT INTO task_events (id, xact, task_id, user_id, event_type, data)
+    SELECT uuidv7_under(v_head), v_xact, n.id, n.user_id, 'task.created',
            CASE WHEN n.parent_task_id IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('parent_task_id', n.parent_task_id) END
     FROM new_rows AS n;
 
@@ -1711,10 +2062,12 @@ DECLARE
     v_count integer;
 BEGIN
     IF p_wait THEN
-        v_ids := ARRAY(SELECT t.id FROM background_tasks AS t WHERE t.worker_id = p_worker_id AND (p_ids IS NULL OR t.id = ANY (p_ids))
+        v_ids := ARRAY(SELECT t.id FROM background_tasks AS t WHERE t.worker_id = p_worker_id AND t.status IN ('queued', 'running', 'stuck')
+                         AND (p_ids IS NULL OR t.id = ANY (p_ids))
                        ORDER BY t.id FOR NO KEY UPDATE);
     ELSE
-        v_ids := ARRAY(SELECT t.id FROM background_tasks AS t WHERE t.worker_id = p_worker_id AND (p_ids IS NULL OR t.id = ANY (p_ids))
+        v_ids := ARRAY(SELECT t.id FROM background_tasks AS t WHERE t.worker_id = p_worker_id AND t.status IN ('queued', 'running', 'stuck')
+                         AND (p_ids IS NULL OR t.id = ANY (p_ids))
                        ORDER BY t.id FOR NO KEY UPDATE SKIP LOCKED);
     END IF;
     UPDATE background_tasks AS t
@@ -1956,9 +2309,10 @@ CREATE FUNCTION public.helix_tasks_updated() RETURNS trigger
     SET search_path TO 'pg_catalog', 'public'
     AS $$
 DECLARE
-    v_changed integer;
-    v_allowed integer;
-    v_left integer;      -- attempts that ended
+    v_now timestamptz := clock_timestamp();
+    v_head bytea := uuidv7_head(v_now);
+    v_xact xid8 := pg_current_xact_id();
+    v_refused integer;   -- changes that are not drawn
     v_ended integer;     -- tasks that reached an end
     v_unique integer;
     v_waiting integer;
@@ -1967,52 +2321,48 @@ DECLARE
     refused record;
     ready record;
 BEGIN
-    -- What happened, counted once: most statements are a claim or a batch of endings, and need little of what follows.
-    SELECT count(*) FILTER (WHERE n.status <> o.status),
-           count(*) FILTER (WHERE o.worker_id IS NOT NULL AND n.worker_id IS NULL),
-           count(*) FILTER (WHERE n.status <> o.status AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')),
-           count(*) FILTER (WHERE n.status <> o.status AND n.unique_key IS NOT NULL),
-           count(*) FILTER (WHERE n.status = 'pending'),
-           count(*) FILTER (WHERE n.status = 'dead_letter' AND o.status <> n.status),
-           count(*) FILTER (WHERE n.notification_config <> '{}' AND n.status <> o.status)
-    INTO v_changed, v_left, v_ended, v_unique, v_waiting, v_dead, v_told
-    FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id;
-
-    IF v_changed > 0 THEN
-        INSERT INTO task_events (task_id, user_id, event_type, data)
-        SELECT n.id, n.user_id, t.event_type,
-               CASE WHEN n.status IN ('completed', 'running') THEN jsonb_build_object('attempt', n.attempt)
-                    ELSE jsonb_strip_nulls(jsonb_build_object('attempt', n.attempt, 'from', o.status, 'error', n.error_message,
-                         'retry_at', CASE WHEN n.status = 'pending' AND n.scheduled_at > o.scheduled_at THEN n.scheduled_at END)) END
+    -- What happened, in one pass over the rows: the old and the new ones are wide, and joining them anew for the events, for the
+    -- history and for the counts cost a third of this trigger. Most statements are a claim or a batch of endings, and need no more.
+    WITH moved AS MATERIALIZED (
+        SELECT n.id, n.user_id, n.attempt, n.status, o.status AS was, t.event_type, o.worker_id, o.fencing_token, o.started_at,
+               o.worker_id IS NOT NULL AND n.worker_id IS NULL AS parted, n.unique_key IS NOT NULL AS keyed, n.notification_config <> '{}' AS told,
+               n.retry_count > o.retry_count AS retried, n.lost_count > o.lost_count AS lost,
+               CASE WHEN n.status <> 'completed' THEN n.error_message END AS error,
+               CASE WHEN n.status <> 'completed' AND n.error_history <> o.error_history THEN n.error_history -> -1 ->> 'stack' END AS stack,
+               CASE WHEN n.status = 'pending' AND n.scheduled_at > o.scheduled_at THEN n.scheduled_at END AS retry_at
         FROM new_rows AS n
         JOIN old_rows AS o ON o.id = n.id
-        JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
-        WHERE n.status <> o.status;
-        GET DIAGNOSTICS v_allowed = ROW_COUNT;
-        IF v_allowed < v_changed THEN
-            SELECT o.status AS from_status, n.status AS to_status INTO refused
-            FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
-            LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
-            WHERE n.status <> o.status AND t.from_status IS NULL LIMIT 1;
-            RAISE EXCEPTION 'a task cannot go from % to %', refused.from_status, refused.to_status
-                USING ERRCODE = 'check_violation', CONSTRAINT = 'task_transitions', HINT = 'See the table task_transitions.';
-        END IF;
-    END IF;
-
-    IF v_left > 0 THEN
-        INSERT INTO task_execution_history (task_id, user_id, attempt, worker_id, fencing_token, event_type, event_data, started_at, completed_at,
+        LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
+    ), events AS (
+        INSERT INTO task_events (id, task_id, user_id, event_type, data, xact)
+        SELECT uuidv7_under(v_head), m.id, m.user_id, m.event_type,
+               CASE WHEN m.status IN ('completed', 'running') THEN jsonb_build_object('attempt', m.attempt)
+                    ELSE jsonb_strip_nulls(jsonb_build_object('attempt', m.attempt, 'from', m.was, 'error', m.error, 'retry_at', m.retry_at)) END,
+               v_xact
+        FROM moved AS m WHERE m.status <> m.was AND m.event_type IS NOT NULL
+    ), history AS (
+        INSERT INTO task_execution_history (id, task_id, user_id, attempt, worker_id, fencing_token, event_type, started_at, completed_at,
                                             duration_ms, error_message, error_stack)
-        SELECT n.id, n.user_id, n.attempt, o.worker_id, o.fencing_token,
-               CASE WHEN n.status <> 'pending' THEN n.status::text
-                    WHEN n.lost_count > o.lost_count THEN 'lease_lost'
-                    WHEN n.retry_count > o.retry_count THEN 'failed'
-                    ELSE 'released' END,
-               '{}', o.started_at, clock_timestamp(),
-               greatest(0, (extract(epoch FROM clock_timestamp() - o.started_at) * 1000)::bigint),
-               CASE WHEN n.status <> 'completed' THEN n.error_message END,
-               CASE WHEN n.status <> 'completed' AND n.error_history <> o.error_history THEN n.error_history -> -1 ->> 'stack' END
+        SELECT uuidv7_under(v_head), m.id, m.user_id, m.attempt, m.worker_id, m.fencing_token,
+               CASE WHEN m.status <> 'pending' THEN m.status::text WHEN m.lost THEN 'lease_lost' WHEN m.retried THEN 'failed' ELSE 'released' END,
+               m.started_at, v_now, greatest(0, (date_part('epoch', v_now - m.started_at) * 1000)::bigint), m.error, m.stack
+        FROM moved AS m WHERE m.parted AND m.attempt > 0)
+    SELECT count(*) FILTER (WHERE m.status <> m.was AND m.event_type IS NULL),
+           count(*) FILTER (WHERE m.status <> m.was AND m.status IN ('completed', 'failed', 'cancelled', 'dead_letter')),
+           count(*) FILTER (WHERE m.status <> m.was AND m.keyed),
+           count(*) FILTER (WHERE m.status = 'pending'),
+           count(*) FILTER (WHERE m.status = 'dead_letter' AND m.was <> m.status),
+           count(*) FILTER (WHERE m.told AND m.status <> m.was)
+    INTO v_refused, v_ended, v_unique, v_waiting, v_dead, v_told
+    FROM moved AS m;
+
+    IF v_refused > 0 THEN
+        SELECT o.status AS from_status, n.status AS to_status INTO refused
         FROM new_rows AS n JOIN old_rows AS o ON o.id = n.id
-        WHERE o.worker_id IS NOT NULL AND n.worker_id IS NULL AND o.attempt > 0;
+        LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
+        WHERE n.status <> o.status AND t.from_status IS NULL LIMIT 1;
+        RAISE EXCEPTION 'a task cannot go from % to %', refused.from_status, refused.to_status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'task_transitions', HINT = 'See the table task_transitions.';
     END IF;
 
     IF v_ended > 0 THEN
@@ -2075,6 +2425,32 @@ CREATE FUNCTION public.helix_tenant() RETURNS uuid
     RETURN (NULLIF(current_setting('helix.tenant'::text, true), ''::text))::uuid;
 
 COMMENT ON FUNCTION public.helix_tenant() IS 'The tenant (users.id) of this transaction, from SET LOCAL helix.tenant; NULL when it is not set, and NULL matches no row.';
+
+CREATE FUNCTION public.helix_usage_bounds(OUT daily_until timestamp with time zone, OUT hourly_until timestamp with time zone) RETURNS record
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'public', 'pg_catalog'
+    AS $$
+    SELECT least(f.days_from, x.ledger_from), x.ledger_from
+    FROM (SELECT coalesce(max(l.sealed_until) FILTER (WHERE l.level = 'hour'), '-infinity') AS hours_from,
+                 coalesce(max(l.sealed_until) FILTER (WHERE l.level = 'day'), '-infinity') AS days_from
+          FROM usage_rollup_floors AS l) AS f
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN f.days_from > f.hours_from
+            THEN date_trunc('day', f.hours_from + interval '1 day' - interval '1 microsecond', 'UTC') ELSE f.hours_from END AS ledger_from) AS x
+$$;
+
+COMMENT ON FUNCTION public.helix_usage_bounds(OUT daily_until timestamp with time zone, OUT hourly_until timestamp with time zone) IS 'Until when usage is read from llm_usage_daily, and from there until when from llm_usage_hourly; later usage is in llm_token_usage.';
+
+CREATE FUNCTION public.knowledge_record_removed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO public.knowledge_tombstones (document_id, user_id) SELECT g.id, g.user_id FROM gone AS g ON CONFLICT (document_id) DO NOTHING;
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION public.knowledge_record_removed() IS 'Trigger: documents that go leave tombstones, without text.';
 
 CREATE FUNCTION public.memories_record_added() RETURNS trigger
     LANGUAGE plpgsql
@@ -2584,6 +2960,18 @@ CREATE FUNCTION public.uuidv7_beside(id uuid) RETURNS uuid
 
 COMMENT ON FUNCTION public.uuidv7_beside(id uuid) IS 'A new random UUIDv7 carrying the same millisecond as the argument, so both live in the same monthly partition. Not ordered among its siblings.';
 
+CREATE FUNCTION public.uuidv7_head(moment timestamp with time zone) RETURNS bytea
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN int8send(((((((date_part('epoch'::text, moment) * ('1000000'::numeric)::double precision))::bigint / 1000) << 16) | (28672)::bigint) | (((((date_part('epoch'::text, moment) * ('1000000'::numeric)::double precision))::bigint % (1000)::bigint) * 4096) / 1000)));
+
+COMMENT ON FUNCTION public.uuidv7_head(moment timestamp with time zone) IS 'The first half of a UUIDv7: 48 bits of Unix milliseconds, version 7, 12 bits of the fraction of the millisecond.';
+
+CREATE FUNCTION public.uuidv7_under(head bytea) RETURNS uuid
+    LANGUAGE sql STRICT PARALLEL RESTRICTED
+    RETURN (encode((head || int8send((((random() * ('4503599627370496'::bigint)::double precision))::bigint | '-9223372036854775808'::bigint))), 'hex'::text))::uuid;
+
+COMMENT ON FUNCTION public.uuidv7_under(head bytea) IS 'A UUIDv7 of the moment of uuidv7_head, with 52 bits of random(): unique, not unguessable. For the rows of one statement.';
+
 CREATE TABLE public.acp_agents (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     name character varying(255) NOT NULL,
@@ -2619,7 +3007,7 @@ COMMENT ON COLUMN public.acp_agents.type IS 'local: started by Helix with comman
 
 COMMENT ON COLUMN public.acp_agents.url IS 'Derived: endpoint.';
 
-COMMENT ON COLUMN public.acp_agents.credentials IS 'Ciphertext of headers and environment that are secret, made with key_id. Never shown.';
+COMMENT ON COLUMN public.acp_agents.credentials IS 'Ciphertext, bound to this row, of headers and environment that are secret, made with key_id. Never shown.';
 
 COMMENT ON COLUMN public.acp_agents.key_id IS 'Which encryption key made the ciphertext.';
 
@@ -2721,6 +3109,104 @@ COMMENT ON COLUMN public.api_keys.previous_hash IS 'SHA-256 of the key that was 
 
 COMMENT ON COLUMN public.api_keys.previous_until IS 'Until when the replaced key still opens the door.';
 
+CREATE TABLE public.archive_files (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    month date NOT NULL,
+    name character varying(100) NOT NULL,
+    status character varying(10) DEFAULT 'writing'::character varying NOT NULL,
+    sealed_key text NOT NULL,
+    key_id character varying(64) NOT NULL,
+    first_request_id uuid,
+    last_request_id uuid,
+    request_count bigint,
+    request_body_count bigint,
+    response_count bigint,
+    response_body_count bigint,
+    plain_bytes bigint,
+    size_bytes bigint,
+    sha256 bytea,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    archived_at timestamp with time zone,
+    CONSTRAINT archive_files_counts_check CHECK (((request_count >= 0) AND (request_body_count >= 0) AND (response_count >= 0) AND (response_body_count >= 0) AND (plain_bytes >= 0) AND (size_bytes >= 0))),
+    CONSTRAINT archive_files_month_check CHECK ((EXTRACT(day FROM month) = (1)::numeric)),
+    CONSTRAINT archive_files_sha256_check CHECK ((octet_length(sha256) = 32)),
+    CONSTRAINT archive_files_status_check CHECK ((status IN ('writing', 'written', 'archived'))),
+    CONSTRAINT archive_files_taken_check CHECK ((((status)::text = 'archived'::text) = (archived_at IS NOT NULL))),
+    CONSTRAINT archive_files_whole_check CHECK ((((status)::text = 'writing'::text) = (sha256 IS NULL)))
+);
+
+COMMENT ON TABLE public.archive_files IS 'Files of archived requests, with their responses and texts: where they lie, what is in them, and the key that opens them.';
+
+COMMENT ON COLUMN public.archive_files.month IS 'First day of the UTC month the requests are of.';
+
+COMMENT ON COLUMN public.archive_files.name IS 'Path below HELIX_ARCHIVE_DIR.';
+
+COMMENT ON COLUMN public.archive_files.sealed_key IS 'Ciphertext, bound to this row, of the key of this file. Never shown.';
+
+COMMENT ON COLUMN public.archive_files.key_id IS 'Key of the keyring that opens sealed_key.';
+
+COMMENT ON COLUMN public.archive_files.plain_bytes IS 'Bytes of the rows before compression.';
+
+COMMENT ON COLUMN public.archive_files.size_bytes IS 'Bytes of the file.';
+
+COMMENT ON COLUMN public.archive_files.sha256 IS 'SHA-256 of the file, 32 bytes; NULL while it is written.';
+
+COMMENT ON COLUMN public.archive_files.archived_at IS 'When its rows left the database; NULL before.';
+
+CREATE TABLE public.archive_keys (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    user_id uuid NOT NULL,
+    month date NOT NULL,
+    sealed_key text NOT NULL,
+    key_id character varying(64) NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT archive_keys_month_check CHECK ((EXTRACT(day FROM month) = (1)::numeric))
+);
+
+ALTER TABLE ONLY public.archive_keys FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.archive_keys IS 'Keys of what is a user''s own in the archive, one per user and month: deleting one is erasing that.';
+
+COMMENT ON COLUMN public.archive_keys.month IS 'First day of the UTC month.';
+
+COMMENT ON COLUMN public.archive_keys.sealed_key IS 'Ciphertext, bound to this row, of the key. Never shown.';
+
+COMMENT ON COLUMN public.archive_keys.key_id IS 'Key of the keyring that opens sealed_key.';
+
+CREATE TABLE public.archive_restores (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    month date NOT NULL,
+    request_count bigint NOT NULL,
+    response_count bigint NOT NULL,
+    text_count bigint NOT NULL,
+    withheld_count bigint DEFAULT 0 NOT NULL,
+    restored_at timestamp with time zone DEFAULT now() NOT NULL,
+    keep_until timestamp with time zone NOT NULL,
+    CONSTRAINT archive_restores_counts_check CHECK (((request_count >= 0) AND (response_count >= 0) AND (text_count >= 0) AND (withheld_count >= 0))),
+    CONSTRAINT archive_restores_keep_until_check CHECK ((keep_until >= restored_at)),
+    CONSTRAINT archive_restores_month_check CHECK ((EXTRACT(day FROM month) = (1)::numeric))
+);
+
+COMMENT ON TABLE public.archive_restores IS 'Months of requests that were brought back from the archive; until keep_until retention leaves them.';
+
+COMMENT ON COLUMN public.archive_restores.text_count IS 'Texts of requests and responses brought back.';
+
+COMMENT ON COLUMN public.archive_restores.withheld_count IS 'Texts that stay away: their user was erased, or somebody deleted them.';
+
+COMMENT ON COLUMN public.archive_restores.keep_until IS 'Until when retention leaves the month in the database.';
+
+CREATE TABLE public.archive_tombstones (
+    request_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    erased_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.archive_tombstones FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.archive_tombstones IS 'Requests whose texts were deleted: no archive brings them back.';
+
+COMMENT ON COLUMN public.archive_tombstones.request_id IS 'Joins llm_requests while it is there; no FK, it outlives it.';
+
 CREATE TABLE public.archived_projects (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     project_id uuid NOT NULL,
@@ -2743,6 +3229,104 @@ COMMENT ON COLUMN public.archived_projects.project_id IS 'Joins projects; no FK 
 COMMENT ON COLUMN public.archived_projects.user_id IS 'Owner of the project (the tenant); NULL after the user is erased.';
 
 COMMENT ON COLUMN public.archived_projects.archive_path IS 'Where the archived files lie; NULL when there are none.';
+
+CREATE TABLE public.audit_log (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    operation character varying(64) NOT NULL,
+    outcome character varying(10) DEFAULT 'done'::character varying NOT NULL,
+    actor_kind character varying(10) NOT NULL,
+    actor_id uuid,
+    actor_key_id uuid,
+    origin character varying(255),
+    subject_type character varying(40),
+    subject_id uuid,
+    subject_name character varying(255),
+    details jsonb,
+    CONSTRAINT audit_log_actor_kind_check CHECK ((actor_kind IN ('user', 'command', 'system', 'unknown'))),
+    CONSTRAINT audit_log_outcome_check CHECK ((outcome IN ('done', 'refused', 'failed')))
+)
+PARTITION BY RANGE (id);
+
+COMMENT ON TABLE public.audit_log IS 'Sensitive operations: who did or tried what, to what, when, from where. Append-only and sealed (audit_seals).';
+
+COMMENT ON COLUMN public.audit_log.operation IS 'Noun and past tense, e.g. api_key.created, user.role_changed, login.failed.';
+
+COMMENT ON COLUMN public.audit_log.outcome IS 'done, refused (not allowed) or failed (allowed, and went wrong).';
+
+COMMENT ON COLUMN public.audit_log.actor_kind IS 'user (over HTTP), command (on a machine of the installation), system (by itself), unknown (nobody we know).';
+
+COMMENT ON COLUMN public.audit_log.actor_id IS 'User who did it; NULL when nobody''s, or after that user is erased.';
+
+COMMENT ON COLUMN public.audit_log.actor_key_id IS 'API key it was done with; NULL for a login or a command.';
+
+COMMENT ON COLUMN public.audit_log.origin IS 'Address it came from, or login name and machine of a command; NULL after the actor is erased.';
+
+COMMENT ON COLUMN public.audit_log.subject_type IS 'What it was done to: user, api_key, provider, backup ...';
+
+COMMENT ON COLUMN public.audit_log.subject_id IS 'Its id; no FK, the record outlives it.';
+
+COMMENT ON COLUMN public.audit_log.subject_name IS 'Its name, where it has one that is not a person''s.';
+
+COMMENT ON COLUMN public.audit_log.details IS 'What changed, without secrets or texts; NULL after a user it is about is erased.';
+
+CREATE TABLE public.audit_log_default (
+    id uuid DEFAULT uuidv7() CONSTRAINT audit_log_id_not_null NOT NULL,
+    created_at timestamp with time zone DEFAULT now() CONSTRAINT audit_log_created_at_not_null NOT NULL,
+    operation character varying(64) CONSTRAINT audit_log_operation_not_null NOT NULL,
+    outcome character varying(10) DEFAULT 'done'::character varying CONSTRAINT audit_log_outcome_not_null NOT NULL,
+    actor_kind character varying(10) CONSTRAINT audit_log_actor_kind_not_null NOT NULL,
+    actor_id uuid,
+    actor_key_id uuid,
+    origin character varying(255),
+    subject_type character varying(40),
+    subject_id uuid,
+    subject_name character varying(255),
+    details jsonb,
+    CONSTRAINT audit_log_actor_kind_check CHECK ((actor_kind IN ('user', 'command', 'system', 'unknown'))),
+    CONSTRAINT audit_log_outcome_check CHECK ((outcome IN ('done', 'refused', 'failed')))
+);
+
+CREATE TABLE public.audit_seals (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    table_name character varying(63) NOT NULL,
+    number bigint NOT NULL,
+    month integer NOT NULL,
+    first_row_id uuid NOT NULL,
+    last_row_id uuid NOT NULL,
+    row_count integer NOT NULL,
+    row_ids uuid[],
+    row_digests bytea,
+    rows_digest bytea NOT NULL,
+    head bytea NOT NULL,
+    seal text NOT NULL,
+    key_id character varying(64) NOT NULL,
+    sealed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT audit_seals_digests_check CHECK (((octet_length(rows_digest) = 32) AND (octet_length(head) = 32))),
+    CONSTRAINT audit_seals_number_check CHECK ((number >= 1)),
+    CONSTRAINT audit_seals_row_count_check CHECK ((row_count >= 1)),
+    CONSTRAINT audit_seals_rows_check CHECK (((row_ids IS NULL) = (row_digests IS NULL)))
+);
+
+COMMENT ON TABLE public.audit_seals IS 'Sealed batches of the audit tables, chained by their heads: what `helix audit verify` compares the rows with.';
+
+COMMENT ON COLUMN public.audit_seals.table_name IS 'The audit table.';
+
+COMMENT ON COLUMN public.audit_seals.number IS 'Place of the batch in the chain of its table: 1, 2, 3 … without gaps.';
+
+COMMENT ON COLUMN public.audit_seals.month IS 'UTC month of the ids of its rows, as yyyymm: the partition they lie in.';
+
+COMMENT ON COLUMN public.audit_seals.row_ids IS 'Ids of its rows in ascending order; NULL once their month was dropped.';
+
+COMMENT ON COLUMN public.audit_seals.row_digests IS 'For each row a keyed digest of 16 bytes of what never changes, then one of each column that erasure may empty.';
+
+COMMENT ON COLUMN public.audit_seals.rows_digest IS 'SHA-256 of row_ids and row_digests: goes into head.';
+
+COMMENT ON COLUMN public.audit_seals.head IS 'SHA-256 of the head before, the place, the ids and rows_digest: any change further back changes it.';
+
+COMMENT ON COLUMN public.audit_seals.seal IS 'Ciphertext, bound to this row, of the head and of the key of the digests: nobody without the encryption key makes one. Never shown.';
+
+COMMENT ON COLUMN public.audit_seals.key_id IS 'Which encryption key made the seal.';
 
 CREATE TABLE public.background_tasks_default (
     id uuid DEFAULT uuidv7() CONSTRAINT background_tasks_id_not_null NOT NULL,
@@ -4287,6 +4871,46 @@ CREATE TABLE public.distributed_memory_events_default (
     CONSTRAINT distributed_memory_events_version_check CHECK ((version >= 1))
 );
 
+CREATE VIEW public.duplicate_indexes WITH (security_invoker='true') AS
+ WITH shapes AS (
+         SELECT x.indexrelid,
+            x.indrelid,
+            i.relname AS index_name,
+            t.relname AS table_name,
+            x.indisunique,
+            x.indnkeyatts,
+            i.relam,
+            (x.indkey)::smallint[] AS columns,
+            (x.indclass)::oid[] AS classes,
+            (x.indcollation)::oid[] AS collations,
+            (x.indoption)::smallint[] AS options,
+            COALESCE(pg_get_expr(x.indexprs, x.indrelid), ''::text) AS expressions,
+            COALESCE(pg_get_expr(x.indpred, x.indrelid), ''::text) AS predicate,
+            (EXISTS ( SELECT
+                   FROM pg_constraint k
+                  WHERE (k.conindid = x.indexrelid))) AS guards,
+            ( SELECT (COALESCE(sum(pg_relation_size(l.relid)), (0)::numeric))::bigint AS "coalesce"
+                   FROM pg_partition_tree((x.indexrelid)::regclass) l(relid, parentrelid, isleaf, level)
+                  WHERE l.isleaf) AS index_bytes
+           FROM ((pg_index x
+             JOIN pg_class i ON ((i.oid = x.indexrelid)))
+             JOIN pg_class t ON ((t.oid = x.indrelid)))
+          WHERE ((t.relnamespace = ('public'::regnamespace)::oid) AND (NOT t.relispartition) AND x.indisvalid AND (x.indnkeyatts = x.indnatts))
+        )
+ SELECT a.table_name,
+    a.index_name,
+    b.index_name AS covered_by,
+    (a.indnkeyatts = b.indnkeyatts) AS exact,
+    a.index_bytes
+   FROM (shapes a
+     JOIN shapes b ON (((a.indrelid = b.indrelid) AND (a.indexrelid <> b.indexrelid) AND (a.relam = b.relam) AND (a.expressions = b.expressions) AND (a.predicate = b.predicate) AND (a.indnkeyatts <= b.indnkeyatts) AND (a.columns[0:(a.indnkeyatts - 1)] = b.columns[0:(a.indnkeyatts - 1)]) AND (a.classes[0:(a.indnkeyatts - 1)] = b.classes[0:(a.indnkeyatts - 1)]) AND (a.collations[0:(a.indnkeyatts - 1)] = b.collations[0:(a.indnkeyatts - 1)]) AND (a.options[0:(a.indnkeyatts - 1)] = b.options[0:(a.indnkeyatts - 1)]) AND ((a.indnkeyatts = b.indnkeyatts) OR ((a.relam = ( SELECT pg_am.oid
+           FROM pg_am
+          WHERE (pg_am.amname = 'btree'::name))) AND (a.expressions = ''::text))))))
+  WHERE ((NOT a.guards) AND (NOT (a.indisunique AND ((NOT b.indisunique) OR (a.indnkeyatts < b.indnkeyatts)))) AND ((a.indnkeyatts < b.indnkeyatts) OR b.guards OR (b.indisunique AND (NOT a.indisunique)) OR (a.index_name > b.index_name)))
+  ORDER BY a.index_bytes DESC, a.table_name, a.index_name;
+
+COMMENT ON VIEW public.duplicate_indexes IS 'Indexes that another one answers for: the same columns (exact), or its first ones. Indexes behind constraints are never listed as the one to drop.';
+
 CREATE TABLE public.embedding_config (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     provider character varying(255) NOT NULL,
@@ -4334,6 +4958,15 @@ COMMENT ON TABLE public.entity_cooccurrences IS 'Pairs of a user''s entities men
 COMMENT ON COLUMN public.entity_cooccurrences.entity1_name IS 'Copy of memory_entities.name at the last sighting, as are the types: the table reads without a join.';
 
 COMMENT ON COLUMN public.entity_cooccurrences.contexts IS 'Where they met: [{"conversation_id" or "memory_id", …}], newest last, at most 10.';
+
+CREATE TABLE public.erased_users (
+    user_id uuid NOT NULL,
+    erased_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.erased_users IS 'Ids of erased users: what a restored backup, an archive and every projection must not hold.';
+
+COMMENT ON COLUMN public.erased_users.user_id IS 'Joined users, of which a shell without name and address may stay; no FK, the record outlives it.';
 
 CREATE TABLE public.error_log (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -4415,7 +5048,7 @@ COMMENT ON TABLE public.github_credentials IS 'The GitHub account a user linked;
 
 COMMENT ON COLUMN public.github_credentials.access_token IS 'Ciphertext, bound to this row, made with key_id. Never shown.';
 
-COMMENT ON COLUMN public.github_credentials.refresh_token IS 'Ciphertext, made with key_id; NULL for a personal access token, which cannot be refreshed. Never shown.';
+COMMENT ON COLUMN public.github_credentials.refresh_token IS 'Ciphertext, bound to this row, made with key_id; NULL for a personal access token, which cannot be refreshed. Never shown.';
 
 COMMENT ON COLUMN public.github_credentials.key_id IS 'Which encryption key made the ciphertexts; rotation rewrites rows with an old one.';
 
@@ -4461,6 +5094,20 @@ ALTER TABLE ONLY public.knowledge_accumulation FORCE ROW LEVEL SECURITY;
 COMMENT ON TABLE public.knowledge_accumulation IS 'Facts, procedures and concepts gathered from conversations (U16). user_id NULL = shared by an operator.';
 
 COMMENT ON COLUMN public.knowledge_accumulation.sources IS 'Where it was said: [{"conversation_id", "sequence_number"}, …].';
+
+CREATE TABLE public.knowledge_tombstones (
+    document_id uuid NOT NULL,
+    user_id uuid,
+    removed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.knowledge_tombstones FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE public.knowledge_tombstones IS 'Ids of removed documents: what a restored backup and every projection must not hold.';
+
+COMMENT ON COLUMN public.knowledge_tombstones.document_id IS 'Joined rag_knowledge; no FK, the document is gone.';
+
+COMMENT ON COLUMN public.knowledge_tombstones.user_id IS 'Tenant it was of, NULL for everybody''s; no FK, the record outlives the user.';
 
 CREATE TABLE public.learned_insights (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -5169,6 +5816,21 @@ COMMENT ON COLUMN public.llm_usage_monthly.call_count IS 'Answers summed up.';
 
 COMMENT ON COLUMN public.llm_usage_monthly.estimated_count IS 'Those of them whose tokens Helix counted itself.';
 
+CREATE VIEW public.long_transactions WITH (security_invoker='true') AS
+ SELECT pid,
+    application_name,
+    usename AS login,
+    state,
+    xact_start AS began_at,
+    (EXTRACT(epoch FROM (now() - xact_start)))::double precision AS age_s,
+    (EXTRACT(epoch FROM (now() - state_change)))::double precision AS in_state_s,
+    "left"(query, 200) AS last_query
+   FROM pg_stat_activity a
+  WHERE ((datname = current_database()) AND (xact_start IS NOT NULL) AND (pid <> pg_backend_pid()) AND (backend_type = 'client backend'::text))
+  ORDER BY xact_start;
+
+COMMENT ON VIEW public.long_transactions IS 'Open transactions of this database, the oldest first: they hold back vacuum, and idle ones hold locks for nothing.';
+
 CREATE TABLE public.lsp_servers (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     name character varying(255) NOT NULL,
@@ -5271,7 +5933,7 @@ COMMENT ON COLUMN public.mcp_servers.args IS 'Arguments of command: an array of 
 
 COMMENT ON COLUMN public.mcp_servers.config IS 'Settings that are no secret.';
 
-COMMENT ON COLUMN public.mcp_servers.credentials IS 'Ciphertext of headers and environment that are secret, made with key_id. Never shown.';
+COMMENT ON COLUMN public.mcp_servers.credentials IS 'Ciphertext, bound to this row, of headers and environment that are secret, made with key_id. Never shown.';
 
 COMMENT ON COLUMN public.mcp_servers.key_id IS 'Which encryption key made the ciphertext.';
 
@@ -5361,7 +6023,9 @@ CREATE TABLE public.memory_embeddings (
     user_id uuid NOT NULL,
     embedding public.halfvec NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
+    part smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension)),
+    CONSTRAINT memory_embeddings_part_check CHECK ((part >= 0))
 )
 PARTITION BY LIST (dimension);
 
@@ -5377,6 +6041,8 @@ COMMENT ON COLUMN public.memory_embeddings.user_id IS 'Tenant of the memory, cop
 
 COMMENT ON COLUMN public.memory_embeddings.embedding IS 'Unit length, 16 bits a number.';
 
+COMMENT ON COLUMN public.memory_embeddings.part IS 'Which part of a long text, from 0; the nearest part speaks for the memory.';
+
 CREATE TABLE public.memory_embeddings_1024 (
     memory_id uuid CONSTRAINT memory_embeddings_memory_id_not_null NOT NULL,
     embedding_config_id uuid CONSTRAINT memory_embeddings_embedding_config_id_not_null NOT NULL,
@@ -5384,7 +6050,9 @@ CREATE TABLE public.memory_embeddings_1024 (
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
     embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
-    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
+    part smallint DEFAULT 0 CONSTRAINT memory_embeddings_part_not_null NOT NULL,
+    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension)),
+    CONSTRAINT memory_embeddings_part_check CHECK ((part >= 0))
 );
 
 CREATE TABLE public.memory_embeddings_1536 (
@@ -5394,7 +6062,9 @@ CREATE TABLE public.memory_embeddings_1536 (
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
     embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
-    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
+    part smallint DEFAULT 0 CONSTRAINT memory_embeddings_part_not_null NOT NULL,
+    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension)),
+    CONSTRAINT memory_embeddings_part_check CHECK ((part >= 0))
 );
 
 CREATE TABLE public.memory_embeddings_3072 (
@@ -5404,7 +6074,9 @@ CREATE TABLE public.memory_embeddings_3072 (
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
     embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
-    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
+    part smallint DEFAULT 0 CONSTRAINT memory_embeddings_part_not_null NOT NULL,
+    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension)),
+    CONSTRAINT memory_embeddings_part_check CHECK ((part >= 0))
 );
 
 CREATE TABLE public.memory_embeddings_384 (
@@ -5414,7 +6086,9 @@ CREATE TABLE public.memory_embeddings_384 (
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
     embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
-    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
+    part smallint DEFAULT 0 CONSTRAINT memory_embeddings_part_not_null NOT NULL,
+    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension)),
+    CONSTRAINT memory_embeddings_part_check CHECK ((part >= 0))
 );
 
 CREATE TABLE public.memory_embeddings_768 (
@@ -5424,7 +6098,9 @@ CREATE TABLE public.memory_embeddings_768 (
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
     embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
-    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
+    part smallint DEFAULT 0 CONSTRAINT memory_embeddings_part_not_null NOT NULL,
+    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension)),
+    CONSTRAINT memory_embeddings_part_check CHECK ((part >= 0))
 );
 
 CREATE TABLE public.memory_embeddings_default (
@@ -5434,7 +6110,9 @@ CREATE TABLE public.memory_embeddings_default (
     user_id uuid CONSTRAINT memory_embeddings_user_id_not_null NOT NULL,
     embedding public.halfvec CONSTRAINT memory_embeddings_embedding_not_null NOT NULL,
     created_at timestamp with time zone DEFAULT now() CONSTRAINT memory_embeddings_created_at_not_null NOT NULL,
-    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension))
+    part smallint DEFAULT 0 CONSTRAINT memory_embeddings_part_not_null NOT NULL,
+    CONSTRAINT memory_embeddings_dimension_check CHECK ((public.vector_dims(embedding) = dimension)),
+    CONSTRAINT memory_embeddings_part_check CHECK ((part >= 0))
 );
 
 CREATE TABLE public.memory_entity_mentions (
@@ -5540,7 +6218,7 @@ CREATE TABLE public.memory_peers (
 
 COMMENT ON TABLE public.memory_peers IS 'Other nodes to exchange memories with: address and key. No user data.';
 
-COMMENT ON COLUMN public.memory_peers.credentials IS 'API key of scope admin on that node, encrypted and bound to this row (docs/adr/0009).';
+COMMENT ON COLUMN public.memory_peers.credentials IS 'Ciphertext, bound to this row, of an API key of scope admin on that node. Never shown.';
 
 COMMENT ON COLUMN public.memory_peers.key_id IS 'Key of the keyring that opens the credentials.';
 
@@ -5560,6 +6238,7 @@ CREATE TABLE public.memory_search (
     facts integer DEFAULT 0 NOT NULL,
     speaker integer DEFAULT 0 NOT NULL,
     version smallint NOT NULL,
+    packed bytea GENERATED ALWAYS AS (public.helix_pack_text(memory_id, COALESCE(conversation_id, session_id, memory_id), valid_from, facts, speaker, terms)) STORED NOT NULL,
     CONSTRAINT memory_search_version_check CHECK ((version >= 1))
 );
 
@@ -5578,6 +6257,8 @@ COMMENT ON COLUMN public.memory_search.facts IS 'Bits of what the text has: 1 qu
 COMMENT ON COLUMN public.memory_search.speaker IS 'CRC-32 of the first word of the speaker''s name, 0: nobody.';
 
 COMMENT ON COLUMN public.memory_search.version IS 'Version of the analysis; older ones are made anew by `helix memory reindex`.';
+
+COMMENT ON COLUMN public.memory_search.packed IS 'Derived: what a search reads of this row, as one value (helix_pack_text).';
 
 CREATE TABLE public.memory_snapshots (
     id uuid DEFAULT uuidv7() NOT NULL,
@@ -5695,10 +6376,26 @@ COMMENT ON COLUMN public.models_refresh_history.provider_id IS 'The provider ref
 
 COMMENT ON COLUMN public.models_refresh_history.refresh_type IS 'What was refreshed and from where, e.g. full, provider, snapshot.';
 
+CREATE TABLE public.usage_rollup_floors (
+    level character varying(63) NOT NULL,
+    sealed_until timestamp with time zone NOT NULL,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.usage_rollup_floors IS 'Until when sums of usage are never made again, because what they were made of may be gone.';
+
+COMMENT ON COLUMN public.usage_rollup_floors.level IS 'hour: llm_usage_hourly, made of llm_token_usage. day: llm_usage_daily, made of llm_usage_hourly.';
+
+COMMENT ON COLUMN public.usage_rollup_floors.sealed_until IS 'Start of the first hour or day that may still be made again.';
+
+COMMENT ON COLUMN public.usage_rollup_floors.changed_at IS 'When it was moved last; usage of sealed hours that was written later is added when its month is dropped.';
+
 CREATE MATERIALIZED VIEW public.mv_daily_stats AS
  WITH edge AS (
-         SELECT COALESCE(max(d_1.day), '1970-01-01'::date) AS day
-           FROM public.llm_usage_daily d_1
+         SELECT GREATEST(COALESCE(( SELECT max(d_1.day) AS max
+                   FROM public.llm_usage_daily d_1), '1970-01-01'::date), ( SELECT (((f.sealed_until AT TIME ZONE 'UTC'::text))::date + 1)
+                   FROM public.usage_rollup_floors f
+                  WHERE ((f.level)::text = 'hour'::text))) AS day
         ), usage AS (
          SELECT d_1.day,
             d_1.call_count AS calls,
@@ -6467,6 +7164,40 @@ COMMENT ON COLUMN public.response_cache.response_id IS 'Its answer; joins llm_re
 
 COMMENT ON COLUMN public.response_cache.expires_at IS 'Not given again from this moment on.';
 
+CREATE TABLE public.retention_runs (
+    id uuid DEFAULT uuidv7() NOT NULL,
+    run_id uuid NOT NULL,
+    table_name character varying(63) NOT NULL,
+    rule character varying(20) NOT NULL,
+    row_count bigint DEFAULT 0 NOT NULL,
+    byte_count bigint DEFAULT 0 NOT NULL,
+    partition_count integer DEFAULT 0 NOT NULL,
+    wal_bytes bigint DEFAULT 0 NOT NULL,
+    duration_ms bigint NOT NULL,
+    table_bytes bigint,
+    error_message text,
+    completed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT retention_runs_counts_check CHECK (((row_count >= 0) AND (byte_count >= 0) AND (partition_count >= 0) AND (wal_bytes >= 0) AND (duration_ms >= 0) AND (table_bytes >= 0)))
+);
+
+COMMENT ON TABLE public.retention_runs IS 'What each run of retention did, per table, and how big the table was then: growth is read from it.';
+
+COMMENT ON COLUMN public.retention_runs.run_id IS 'The same in all rows of one run.';
+
+COMMENT ON COLUMN public.retention_runs.rule IS 'By which kind of rule: months, age, archive, sums ...';
+
+COMMENT ON COLUMN public.retention_runs.row_count IS 'Rows that left the table; counted where they were deleted or summed up, else estimated by the server.';
+
+COMMENT ON COLUMN public.retention_runs.byte_count IS 'Bytes given back to the disk at once: those of dropped partitions.';
+
+COMMENT ON COLUMN public.retention_runs.partition_count IS 'Monthly partitions dropped.';
+
+COMMENT ON COLUMN public.retention_runs.wal_bytes IS 'Write-ahead log written meanwhile, by everybody.';
+
+COMMENT ON COLUMN public.retention_runs.table_bytes IS 'Size of the table with indexes and TOAST afterwards.';
+
+COMMENT ON COLUMN public.retention_runs.error_message IS 'Why the step failed, without data; the next run tries again.';
+
 CREATE TABLE public.rls_exempt_tables (
     table_name character varying(63) NOT NULL,
     reason text NOT NULL,
@@ -6518,6 +7249,29 @@ CREATE VIEW public.sessions WITH (security_invoker='true') AS
    FROM public.user_sessions s;
 
 COMMENT ON VIEW public.sessions IS 'user_sessions under the name of schema.md v1.0: sessions without anything secret.';
+
+CREATE TABLE public.size_samples (
+    kind character varying(10) NOT NULL,
+    name character varying(255) NOT NULL,
+    sampled_on date NOT NULL,
+    size_bytes bigint NOT NULL,
+    free_bytes bigint,
+    row_count bigint,
+    CONSTRAINT size_samples_free_bytes_check CHECK ((free_bytes >= 0)),
+    CONSTRAINT size_samples_kind_check CHECK ((kind IN ('table', 'database', 'volume'))),
+    CONSTRAINT size_samples_row_count_check CHECK ((row_count >= 0)),
+    CONSTRAINT size_samples_size_bytes_check CHECK ((size_bytes >= 0))
+);
+
+COMMENT ON TABLE public.size_samples IS 'How large tables, the database and volumes were, by UTC day: what growth is reckoned from.';
+
+COMMENT ON COLUMN public.size_samples.name IS 'Of a table (monthly partitions added up), the database, or a volume: data, wal, backups.';
+
+COMMENT ON COLUMN public.size_samples.size_bytes IS 'Bytes with indexes and TOAST; of a volume, bytes used.';
+
+COMMENT ON COLUMN public.size_samples.free_bytes IS 'Of a volume, what PostgreSQL may still write; NULL otherwise.';
+
+COMMENT ON COLUMN public.size_samples.row_count IS 'Of a table, the planner''s estimate; NULL otherwise.';
 
 CREATE VIEW public.slow_requests WITH (security_invoker='true') AS
  SELECT request_id,
@@ -6649,6 +7403,65 @@ CREATE TABLE public.streaming_analytics_default (
     CONSTRAINT streaming_analytics_max_gap_ms_check CHECK ((max_gap_ms >= 0)),
     CONSTRAINT streaming_analytics_tokens_delta_check CHECK ((tokens_delta >= 0))
 );
+
+CREATE VIEW public.table_bloat WITH (security_invoker='true') AS
+ WITH widths AS (
+         SELECT c.oid,
+            c.relname,
+            c.relpages,
+            c.reltuples,
+            COALESCE(s.n_dead_tup, (0)::bigint) AS dead_rows,
+            COALESCE(s.n_live_tup, (0)::bigint) AS live_rows,
+            pg_relation_size((c.oid)::regclass) AS heap_bytes,
+            ( SELECT COALESCE(sum((((1)::double precision - w.stanullfrac) * (w.stawidth)::double precision)), (0)::double precision) AS "coalesce"
+                   FROM ( SELECT t.null_frac AS stanullfrac,
+                            t.avg_width AS stawidth
+                           FROM pg_stats t
+                          WHERE ((t.schemaname = 'public'::name) AND (t.tablename = c.relname) AND (NOT t.inherited))) w) AS row_width
+           FROM (pg_class c
+             LEFT JOIN pg_stat_user_tables s ON ((s.relid = c.oid)))
+          WHERE ((c.relkind = 'r'::"char") AND (c.relnamespace = ('public'::regnamespace)::oid))
+        )
+ SELECT relname AS table_name,
+    heap_bytes,
+    live_rows,
+    dead_rows,
+        CASE
+            WHEN ((row_width > (0)::double precision) AND (reltuples > (0)::double precision)) THEN (GREATEST((0)::numeric, ((heap_bytes)::numeric - (ceil((((reltuples)::numeric * ((ceil(((row_width)::numeric / (8)::numeric)) * (8)::numeric) + (28)::numeric)) / (8144)::numeric)) * (8192)::numeric))))::bigint
+            ELSE NULL::bigint
+        END AS wasted_bytes
+   FROM widths
+  ORDER BY
+        CASE
+            WHEN ((row_width > (0)::double precision) AND (reltuples > (0)::double precision)) THEN (GREATEST((0)::numeric, ((heap_bytes)::numeric - (ceil((((reltuples)::numeric * ((ceil(((row_width)::numeric / (8)::numeric)) * (8)::numeric) + (28)::numeric)) / (8144)::numeric)) * (8192)::numeric))))::bigint
+            ELSE NULL::bigint
+        END DESC NULLS LAST;
+
+COMMENT ON VIEW public.table_bloat IS 'About how many bytes of each table hold nothing, reckoned from the statistics of ANALYZE with 28 bytes of header a row. An estimate: NULL before ANALYZE.';
+
+CREATE VIEW public.table_growth WITH (security_invoker='true') AS
+ SELECT now_.name AS table_name,
+    then_.sampled_on AS since,
+    now_.sampled_on AS until,
+    then_.size_bytes AS bytes_then,
+    now_.size_bytes AS bytes_now,
+    (now_.size_bytes - then_.size_bytes) AS grown_bytes,
+    (round((((now_.size_bytes - then_.size_bytes))::numeric / ((now_.sampled_on - then_.sampled_on))::numeric)))::bigint AS bytes_per_day
+   FROM (( SELECT DISTINCT ON (size_samples.name) size_samples.name,
+            size_samples.sampled_on,
+            size_samples.size_bytes
+           FROM public.size_samples
+          WHERE ((size_samples.kind)::text = 'table'::text)
+          ORDER BY size_samples.name, size_samples.sampled_on DESC) now_
+     JOIN LATERAL ( SELECT s.sampled_on,
+            s.size_bytes
+           FROM public.size_samples s
+          WHERE (((s.kind)::text = 'table'::text) AND ((s.name)::text = (now_.name)::text) AND (s.sampled_on >= (now_.sampled_on - 30)) AND (s.sampled_on < now_.sampled_on))
+          ORDER BY s.sampled_on
+         LIMIT 1) then_ ON (true))
+  ORDER BY ((round((((now_.size_bytes - then_.size_bytes))::numeric / ((now_.sampled_on - then_.sampled_on))::numeric)))::bigint) DESC;
+
+COMMENT ON VIEW public.table_growth IS 'How much each table grew over the last 30 days that were sampled, the fastest first. Empty until there are samples of two days.';
 
 CREATE VIEW public.table_sizes WITH (security_invoker='true') AS
  SELECT COALESCE(parent.relname, c.relname) AS table_name,
@@ -7111,6 +7924,7 @@ CREATE TABLE public.vector_documents (
     terms integer[] DEFAULT '{}'::integer[] NOT NULL,
     facts integer DEFAULT 0 NOT NULL,
     analysis_version smallint DEFAULT 0 NOT NULL,
+    packed bytea GENERATED ALWAYS AS (public.helix_pack_text(id, COALESCE(knowledge_id, id), created_at, facts, 0, terms)) STORED NOT NULL,
     CONSTRAINT vector_documents_analysis_version_check CHECK ((analysis_version >= 0)),
     CONSTRAINT vector_documents_chunk_number_check CHECK ((chunk_number >= 0)),
     CONSTRAINT vector_documents_embedding_check CHECK (((embedding IS NULL) = (embedding_config_id IS NULL))),
@@ -7153,6 +7967,8 @@ COMMENT ON COLUMN public.vector_documents.facts IS 'Bits of what the text has, a
 
 COMMENT ON COLUMN public.vector_documents.analysis_version IS 'Version of the analysis; 0: none. Older ones are made anew every night.';
 
+COMMENT ON COLUMN public.vector_documents.packed IS 'Derived: what a search reads of this row, as one value (helix_pack_text).';
+
 CREATE TABLE public.webhook_deliveries (
     id uuid DEFAULT uuidv7() NOT NULL,
     task_id uuid,
@@ -7181,6 +7997,8 @@ COMMENT ON COLUMN public.webhook_deliveries.user_id IS 'Tenant whose webhook it 
 COMMENT ON COLUMN public.webhook_deliveries.response_code IS 'HTTP status of the last try; NULL when there was no answer.';
 
 COMMENT ON COLUMN public.webhook_deliveries.next_attempt_at IS 'When to try next, while pending.';
+
+ALTER TABLE ONLY public.audit_log ATTACH PARTITION public.audit_log_default DEFAULT;
 
 ALTER TABLE ONLY public.background_tasks ATTACH PARTITION public.background_tasks_default DEFAULT;
 
@@ -7270,8 +8088,38 @@ ALTER TABLE ONLY public.api_keys
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_previous_hash_key UNIQUE (previous_hash);
 
+ALTER TABLE ONLY public.archive_files
+    ADD CONSTRAINT archive_files_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.archive_files
+    ADD CONSTRAINT archive_files_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.archive_keys
+    ADD CONSTRAINT archive_keys_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.archive_keys
+    ADD CONSTRAINT archive_keys_user_id_month_key UNIQUE (user_id, month);
+
+ALTER TABLE ONLY public.archive_restores
+    ADD CONSTRAINT archive_restores_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.archive_tombstones
+    ADD CONSTRAINT archive_tombstones_pkey PRIMARY KEY (request_id);
+
 ALTER TABLE ONLY public.archived_projects
     ADD CONSTRAINT archived_projects_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.audit_log_default
+    ADD CONSTRAINT audit_log_default_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.audit_seals
+    ADD CONSTRAINT audit_seals_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.audit_seals
+    ADD CONSTRAINT audit_seals_table_name_number_key UNIQUE (table_name, number);
 
 ALTER TABLE ONLY public.background_tasks
     ADD CONSTRAINT background_tasks_pkey PRIMARY KEY (id);
@@ -7426,6 +8274,9 @@ ALTER TABLE ONLY public.entity_cooccurrences
 ALTER TABLE ONLY public.entity_cooccurrences
     ADD CONSTRAINT entity_cooccurrences_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.erased_users
+    ADD CONSTRAINT erased_users_pkey PRIMARY KEY (user_id);
+
 ALTER TABLE ONLY public.error_log
     ADD CONSTRAINT error_log_pkey PRIMARY KEY (id);
 
@@ -7449,6 +8300,9 @@ ALTER TABLE ONLY public.idempotency_keys
 
 ALTER TABLE ONLY public.knowledge_accumulation
     ADD CONSTRAINT knowledge_accumulation_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.knowledge_tombstones
+    ADD CONSTRAINT knowledge_tombstones_pkey PRIMARY KEY (document_id);
 
 ALTER TABLE ONLY public.learned_insights
     ADD CONSTRAINT learned_insights_pkey PRIMARY KEY (id);
@@ -7580,25 +8434,25 @@ ALTER TABLE ONLY public.memory_conflicts
     ADD CONSTRAINT memory_conflicts_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.memory_embeddings
-    ADD CONSTRAINT memory_embeddings_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension);
+    ADD CONSTRAINT memory_embeddings_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension, part);
 
 ALTER TABLE ONLY public.memory_embeddings_1024
-    ADD CONSTRAINT memory_embeddings_1024_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension);
+    ADD CONSTRAINT memory_embeddings_1024_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension, part);
 
 ALTER TABLE ONLY public.memory_embeddings_1536
-    ADD CONSTRAINT memory_embeddings_1536_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension);
+    ADD CONSTRAINT memory_embeddings_1536_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension, part);
 
 ALTER TABLE ONLY public.memory_embeddings_3072
-    ADD CONSTRAINT memory_embeddings_3072_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension);
+    ADD CONSTRAINT memory_embeddings_3072_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension, part);
 
 ALTER TABLE ONLY public.memory_embeddings_384
-    ADD CONSTRAINT memory_embeddings_384_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension);
+    ADD CONSTRAINT memory_embeddings_384_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension, part);
 
 ALTER TABLE ONLY public.memory_embeddings_768
-    ADD CONSTRAINT memory_embeddings_768_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension);
+    ADD CONSTRAINT memory_embeddings_768_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension, part);
 
 ALTER TABLE ONLY public.memory_embeddings_default
-    ADD CONSTRAINT memory_embeddings_default_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension);
+    ADD CONSTRAINT memory_embeddings_default_pkey PRIMARY KEY (memory_id, embedding_config_id, dimension, part);
 
 ALTER TABLE ONLY public.memory_entities
     ADD CONSTRAINT memory_entities_pkey PRIMARY KEY (id);
@@ -7729,8 +8583,17 @@ ALTER TABLE ONLY public.rate_windows
 ALTER TABLE ONLY public.response_cache
     ADD CONSTRAINT response_cache_pkey PRIMARY KEY (key);
 
+ALTER TABLE ONLY public.retention_runs
+    ADD CONSTRAINT retention_runs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.retention_runs
+    ADD CONSTRAINT retention_runs_run_id_table_name_key UNIQUE (run_id, table_name);
+
 ALTER TABLE ONLY public.rls_exempt_tables
     ADD CONSTRAINT rls_exempt_tables_pkey PRIMARY KEY (table_name);
+
+ALTER TABLE ONLY public.size_samples
+    ADD CONSTRAINT size_samples_pkey PRIMARY KEY (kind, name, sampled_on);
 
 ALTER TABLE ONLY public.streaming_analytics
     ADD CONSTRAINT streaming_analytics_pkey PRIMARY KEY (id);
@@ -7792,6 +8655,9 @@ ALTER TABLE ONLY public.tool_audit_log
 ALTER TABLE ONLY public.tool_audit_log_default
     ADD CONSTRAINT tool_audit_log_default_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.usage_rollup_floors
+    ADD CONSTRAINT usage_rollup_floors_pkey PRIMARY KEY (level);
+
 ALTER TABLE ONLY public.user_preferences
     ADD CONSTRAINT user_preferences_pkey PRIMARY KEY (id);
 
@@ -7825,6 +8691,32 @@ ALTER TABLE ONLY public.webhook_deliveries
 CREATE INDEX api_keys_ancestor_ids_idx ON public.api_keys USING gin (ancestor_ids);
 
 CREATE INDEX api_keys_parent_key_id_idx ON public.api_keys USING btree (parent_key_id) WHERE (parent_key_id IS NOT NULL);
+
+CREATE INDEX archive_files_month_idx ON public.archive_files USING btree (month, first_request_id);
+
+CREATE INDEX archive_restores_month_idx ON public.archive_restores USING btree (month, keep_until);
+
+CREATE INDEX archive_tombstones_user_id_idx ON public.archive_tombstones USING btree (user_id);
+
+CREATE INDEX audit_log_actor_id_idx ON ONLY public.audit_log USING btree (actor_id) WHERE (actor_id IS NOT NULL);
+
+CREATE INDEX audit_log_actor_key_id_idx ON ONLY public.audit_log USING btree (actor_key_id) WHERE (actor_key_id IS NOT NULL);
+
+CREATE INDEX audit_log_created_at_idx ON ONLY public.audit_log USING brin (created_at) WITH (autosummarize='on');
+
+CREATE INDEX audit_log_default_actor_id_idx ON public.audit_log_default USING btree (actor_id) WHERE (actor_id IS NOT NULL);
+
+CREATE INDEX audit_log_default_actor_key_id_idx ON public.audit_log_default USING btree (actor_key_id) WHERE (actor_key_id IS NOT NULL);
+
+CREATE INDEX audit_log_default_created_at_idx ON public.audit_log_default USING brin (created_at) WITH (autosummarize='on');
+
+CREATE INDEX audit_log_operation_idx ON ONLY public.audit_log USING btree (operation);
+
+CREATE INDEX audit_log_default_operation_idx ON public.audit_log_default USING btree (operation);
+
+CREATE INDEX audit_log_subject_id_idx ON ONLY public.audit_log USING btree (subject_id) WHERE (subject_id IS NOT NULL);
+
+CREATE INDEX audit_log_default_subject_id_idx ON public.audit_log_default USING btree (subject_id) WHERE (subject_id IS NOT NULL);
 
 CREATE INDEX background_tasks_correlation_id_idx ON ONLY public.background_tasks USING btree (correlation_id) WHERE (correlation_id IS NOT NULL);
 
@@ -7878,9 +8770,9 @@ CREATE INDEX background_tasks_user_id_idx ON ONLY public.background_tasks USING 
 
 CREATE INDEX background_tasks_default_user_id_idx ON public.background_tasks_default USING btree (user_id) WHERE (user_id IS NOT NULL);
 
-CREATE INDEX idx_tasks_worker_id ON ONLY public.background_tasks USING btree (worker_id) WHERE (worker_id IS NOT NULL);
+CREATE INDEX idx_tasks_worker_id ON ONLY public.background_tasks USING btree (worker_id) WHERE ((worker_id IS NOT NULL) AND (status = ANY (ARRAY['queued'::public.task_status, 'stuck'::public.task_status])));
 
-CREATE INDEX background_tasks_default_worker_id_idx ON public.background_tasks_default USING btree (worker_id) WHERE (worker_id IS NOT NULL);
+CREATE INDEX background_tasks_default_worker_id_idx ON public.background_tasks_default USING btree (worker_id) WHERE ((worker_id IS NOT NULL) AND (status = ANY (ARRAY['queued'::public.task_status, 'stuck'::public.task_status])));
 
 CREATE INDEX backup_runs_action_completed_at_idx ON public.backup_runs USING btree (action, completed_at DESC);
 
@@ -7963,6 +8855,8 @@ CREATE INDEX distributed_memory_merged_into_idx ON public.distributed_memory USI
 CREATE INDEX distributed_memory_same_text_idx ON public.distributed_memory USING btree (user_id, public.helix_sha256(content)) WHERE (deleted_at IS NULL);
 
 CREATE UNIQUE INDEX embedding_config_one_default_key ON public.embedding_config USING btree (is_default) WHERE is_default;
+
+CREATE INDEX erased_users_erased_at_idx ON public.erased_users USING btree (erased_at);
 
 CREATE INDEX idx_error_log_category ON ONLY public.error_log USING btree (category);
 
@@ -8212,6 +9106,10 @@ CREATE INDEX idx_users_status ON public.users USING btree (status);
 
 CREATE UNIQUE INDEX knowledge_accumulation_user_id_type_subject_fact_key ON public.knowledge_accumulation USING btree (user_id, knowledge_type, subject, md5(fact)) NULLS NOT DISTINCT;
 
+CREATE INDEX knowledge_tombstones_removed_at_idx ON public.knowledge_tombstones USING btree (removed_at);
+
+CREATE INDEX knowledge_tombstones_user_id_idx ON public.knowledge_tombstones USING btree (user_id);
+
 CREATE INDEX llm_benchmarks_benchmark_name_normalized_score_idx ON public.llm_benchmarks USING btree (benchmark_name, normalized_score DESC NULLS LAST);
 
 CREATE INDEX llm_models_model_name_idx ON public.llm_models USING btree (model_name);
@@ -8368,7 +9266,7 @@ CREATE INDEX memory_relations_user_id_idx ON public.memory_relations USING btree
 
 CREATE INDEX memory_search_conversation_idx ON public.memory_search USING btree (conversation_id, valid_from, memory_id) WHERE (conversation_id IS NOT NULL);
 
-CREATE INDEX memory_search_terms_idx ON public.memory_search USING gin (terms);
+CREATE INDEX memory_search_terms_idx ON public.memory_search USING gin (public.helix_scoped_terms(user_id, terms));
 
 CREATE INDEX memory_search_user_id_idx ON public.memory_search USING btree (user_id);
 
@@ -8445,6 +9343,12 @@ CREATE INDEX response_cache_created_at_idx ON public.response_cache USING btree 
 CREATE INDEX response_cache_expires_at_idx ON public.response_cache USING btree (expires_at);
 
 CREATE INDEX response_cache_user_id_idx ON public.response_cache USING btree (user_id);
+
+CREATE INDEX retention_runs_completed_at_idx ON public.retention_runs USING btree (completed_at);
+
+CREATE INDEX retention_runs_table_name_completed_at_idx ON public.retention_runs USING btree (table_name, completed_at DESC);
+
+CREATE INDEX size_samples_sampled_on_idx ON public.size_samples USING btree (sampled_on);
 
 CREATE INDEX streaming_analytics_default_stream_id_chunk_number_idx ON public.streaming_analytics_default USING btree (stream_id, chunk_number);
 
@@ -8526,7 +9430,7 @@ CREATE INDEX vector_documents_parent_id_idx ON public.vector_documents USING btr
 
 CREATE INDEX vector_documents_project_id_idx ON public.vector_documents USING btree (project_id) WHERE (project_id IS NOT NULL);
 
-CREATE INDEX vector_documents_terms_idx ON public.vector_documents USING gin (terms);
+CREATE INDEX vector_documents_terms_idx ON public.vector_documents USING gin (public.helix_scoped_terms(user_id, terms));
 
 CREATE INDEX vector_documents_user_id_idx ON public.vector_documents USING btree (user_id, embedding_config_id);
 
@@ -8535,6 +9439,18 @@ CREATE INDEX webhook_deliveries_next_attempt_at_idx ON public.webhook_deliveries
 CREATE INDEX webhook_deliveries_task_id_idx ON public.webhook_deliveries USING btree (task_id);
 
 CREATE INDEX webhook_deliveries_user_id_idx ON public.webhook_deliveries USING btree (user_id) WHERE (user_id IS NOT NULL);
+
+ALTER INDEX public.audit_log_actor_id_idx ATTACH PARTITION public.audit_log_default_actor_id_idx;
+
+ALTER INDEX public.audit_log_actor_key_id_idx ATTACH PARTITION public.audit_log_default_actor_key_id_idx;
+
+ALTER INDEX public.audit_log_created_at_idx ATTACH PARTITION public.audit_log_default_created_at_idx;
+
+ALTER INDEX public.audit_log_operation_idx ATTACH PARTITION public.audit_log_default_operation_idx;
+
+ALTER INDEX public.audit_log_pkey ATTACH PARTITION public.audit_log_default_pkey;
+
+ALTER INDEX public.audit_log_subject_id_idx ATTACH PARTITION public.audit_log_default_subject_id_idx;
 
 ALTER INDEX public.background_tasks_correlation_id_idx ATTACH PARTITION public.background_tasks_default_correlation_id_idx;
 
@@ -8772,6 +9688,10 @@ CREATE TRIGGER agent_permissions_set_updated_at BEFORE UPDATE ON public.agent_pe
 
 CREATE TRIGGER api_keys_refuse_unrevoke BEFORE UPDATE OF status, revoked_at, key_hash ON public.api_keys FOR EACH ROW WHEN ((((old.status)::text = 'revoked'::text) AND (((new.status)::text <> 'revoked'::text) OR (new.revoked_at IS DISTINCT FROM old.revoked_at) OR (new.key_hash <> old.key_hash)))) EXECUTE FUNCTION public.helix_refuse_unrevoke();
 
+CREATE TRIGGER audit_log_append_only BEFORE DELETE OR UPDATE ON public.audit_log FOR EACH ROW EXECUTE FUNCTION public.helix_append_only('actor_id,actor_key_id', 'origin,details');
+
+CREATE TRIGGER audit_log_no_truncate BEFORE TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.helix_append_only();
+
 CREATE TRIGGER background_tasks_deleted AFTER DELETE ON public.background_tasks REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION public.helix_tasks_deleted();
 
 CREATE TRIGGER background_tasks_inserted AFTER INSERT ON public.background_tasks REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION public.helix_tasks_inserted();
@@ -8809,6 +9729,8 @@ CREATE TRIGGER embedding_config_set_updated_at BEFORE UPDATE ON public.embedding
 CREATE TRIGGER github_credentials_set_updated_at BEFORE UPDATE ON public.github_credentials FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
 CREATE TRIGGER knowledge_accumulation_set_updated_at BEFORE UPDATE ON public.knowledge_accumulation FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
+
+CREATE TRIGGER knowledge_record_removed AFTER DELETE ON public.rag_knowledge REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.knowledge_record_removed();
 
 CREATE TRIGGER learned_insights_set_updated_at BEFORE UPDATE ON public.learned_insights FOR EACH ROW EXECUTE FUNCTION public.helix_set_updated_at();
 
@@ -8874,7 +9796,7 @@ CREATE TRIGGER task_schedules_set_updated_at BEFORE UPDATE ON public.task_schedu
 
 CREATE TRIGGER task_workers_deleted AFTER DELETE ON public.task_workers FOR EACH ROW EXECUTE FUNCTION public.helix_task_workers_deleted();
 
-CREATE TRIGGER tool_audit_log_append_only BEFORE DELETE OR UPDATE ON public.tool_audit_log FOR EACH ROW EXECUTE FUNCTION public.helix_append_only('user_id,api_key_id,project_id', 'parameters,result');
+CREATE TRIGGER tool_audit_log_append_only BEFORE DELETE OR UPDATE ON public.tool_audit_log FOR EACH ROW EXECUTE FUNCTION public.helix_append_only('user_id,api_key_id,project_id', 'parameters,result,reason');
 
 CREATE TRIGGER tool_audit_log_no_truncate BEFORE TRUNCATE ON public.tool_audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.helix_append_only();
 
@@ -8890,8 +9812,20 @@ ALTER TABLE ONLY public.api_keys
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.archive_keys
+    ADD CONSTRAINT archive_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.archive_tombstones
+    ADD CONSTRAINT archive_tombstones_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.archived_projects
     ADD CONSTRAINT archived_projects_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE SET NULL;
+
+ALTER TABLE public.audit_log
+    ADD CONSTRAINT audit_log_actor_id_fkey FOREIGN KEY (actor_id) REFERENCES public.users(id) ON DELETE SET NULL;
+
+ALTER TABLE public.audit_log
+    ADD CONSTRAINT audit_log_actor_key_id_fkey FOREIGN KEY (actor_key_id) REFERENCES public.api_keys(id) ON DELETE SET NULL;
 
 ALTER TABLE public.background_tasks
     ADD CONSTRAINT background_tasks_project_id_fkey FOREIGN KEY (project_id) REFERENCES public.projects(id) ON DELETE SET NULL;
@@ -9335,6 +10269,22 @@ CREATE POLICY api_keys_recorder ON public.api_keys TO helix_recorder USING (true
 
 CREATE POLICY api_keys_tenant ON public.api_keys TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK (((user_id = ( SELECT public.helix_tenant() AS helix_tenant)) AND ((parent_key_id IS NULL) OR public.helix_row_visible('public.api_keys'::regclass, parent_key_id))));
 
+ALTER TABLE public.archive_keys ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY archive_keys_operator ON public.archive_keys TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY archive_keys_readonly ON public.archive_keys FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY archive_keys_tenant ON public.archive_keys TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
+ALTER TABLE public.archive_tombstones ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY archive_tombstones_operator ON public.archive_tombstones TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY archive_tombstones_readonly ON public.archive_tombstones FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY archive_tombstones_tenant ON public.archive_tombstones TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
 ALTER TABLE public.archived_projects ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY archived_projects_operator ON public.archived_projects TO helix_operator USING (true) WITH CHECK (true);
@@ -9706,6 +10656,14 @@ CREATE POLICY knowledge_accumulation_readonly ON public.knowledge_accumulation F
 CREATE POLICY knowledge_accumulation_shared ON public.knowledge_accumulation FOR SELECT TO helix_app USING (((user_id IS NULL) AND (( SELECT public.helix_tenant() AS helix_tenant) IS NOT NULL)));
 
 CREATE POLICY knowledge_accumulation_tenant ON public.knowledge_accumulation TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
+
+ALTER TABLE public.knowledge_tombstones ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY knowledge_tombstones_operator ON public.knowledge_tombstones TO helix_operator USING (true) WITH CHECK (true);
+
+CREATE POLICY knowledge_tombstones_readonly ON public.knowledge_tombstones FOR SELECT TO helix_readonly USING (true);
+
+CREATE POLICY knowledge_tombstones_tenant ON public.knowledge_tombstones TO helix_app USING ((user_id = ( SELECT public.helix_tenant() AS helix_tenant))) WITH CHECK ((user_id = ( SELECT public.helix_tenant() AS helix_tenant)));
 
 ALTER TABLE public.learned_insights ENABLE ROW LEVEL SECURITY;
 
@@ -10265,10 +11223,30 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.cross_session_patterns TO heli
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.cross_session_patterns TO helix_operator;
 GRANT SELECT ON TABLE public.cross_session_patterns TO helix_readonly;
 
+REVOKE ALL ON FUNCTION public.helix_apply_erasures(p_erasures jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.helix_apply_erasures(p_erasures jsonb) TO helix_operator;
+
+REVOKE ALL ON FUNCTION public.helix_create_partition(table_name text, month date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.helix_create_partitions(months_back integer, months_ahead integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.helix_drop_error_month(month date) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.helix_drop_partition(partition_name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.helix_drop_usage_hours(before_day date) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.helix_drop_usage_month(month date) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.helix_erase_user(p_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.helix_erase_user(p_user_id uuid) TO helix_operator;
+
+REVOKE ALL ON FUNCTION public.helix_missing_partitions(months_back integer, months_ahead integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.helix_refresh_usage_rollups(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.helix_refresh_usage_rollups(from_time timestamp with time zone, to_time timestamp with time zone) TO helix_operator;
+
+REVOKE ALL ON FUNCTION public.knowledge_record_removed() FROM PUBLIC;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memories TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.memories TO helix_operator;
@@ -10455,9 +11433,116 @@ GRANT SELECT(allowed_models) ON TABLE public.api_keys TO helix_readonly;
 GRANT SELECT(cache_max_age_s) ON TABLE public.api_keys TO helix_app;
 GRANT SELECT(cache_max_age_s) ON TABLE public.api_keys TO helix_readonly;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.archive_files TO helix_operator;
+
+GRANT SELECT(id) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(month) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(name) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(status) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(key_id) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(first_request_id) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(last_request_id) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(request_count) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(request_body_count) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(response_count) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(response_body_count) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(plain_bytes) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(size_bytes) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(sha256) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT(archived_at) ON TABLE public.archive_files TO helix_readonly;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.archive_keys TO helix_operator;
+
+GRANT SELECT(id) ON TABLE public.archive_keys TO helix_app;
+GRANT SELECT(id) ON TABLE public.archive_keys TO helix_readonly;
+
+GRANT SELECT(user_id) ON TABLE public.archive_keys TO helix_app;
+GRANT SELECT(user_id) ON TABLE public.archive_keys TO helix_readonly;
+
+GRANT SELECT(month) ON TABLE public.archive_keys TO helix_app;
+GRANT SELECT(month) ON TABLE public.archive_keys TO helix_readonly;
+
+GRANT SELECT(key_id) ON TABLE public.archive_keys TO helix_app;
+GRANT SELECT(key_id) ON TABLE public.archive_keys TO helix_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.archive_keys TO helix_app;
+GRANT SELECT(created_at) ON TABLE public.archive_keys TO helix_readonly;
+
+GRANT SELECT,INSERT ON TABLE public.archive_restores TO helix_operator;
+GRANT SELECT ON TABLE public.archive_restores TO helix_readonly;
+
+GRANT SELECT,INSERT ON TABLE public.archive_tombstones TO helix_app;
+GRANT SELECT,INSERT ON TABLE public.archive_tombstones TO helix_operator;
+GRANT SELECT ON TABLE public.archive_tombstones TO helix_readonly;
+
 GRANT SELECT,INSERT ON TABLE public.archived_projects TO helix_app;
 GRANT SELECT,INSERT ON TABLE public.archived_projects TO helix_operator;
 GRANT SELECT ON TABLE public.archived_projects TO helix_readonly;
+
+GRANT SELECT,INSERT ON TABLE public.audit_log TO helix_operator;
+
+GRANT SELECT(id) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(operation) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(outcome) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(actor_kind) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(actor_id) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(actor_key_id) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(subject_type) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(subject_id) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT(subject_name) ON TABLE public.audit_log TO helix_readonly;
+
+GRANT SELECT,INSERT ON TABLE public.audit_seals TO helix_operator;
+
+GRANT SELECT(id) ON TABLE public.audit_seals TO helix_readonly;
+
+GRANT SELECT(table_name) ON TABLE public.audit_seals TO helix_readonly;
+
+GRANT SELECT(number) ON TABLE public.audit_seals TO helix_readonly;
+
+GRANT SELECT(month) ON TABLE public.audit_seals TO helix_readonly;
+
+GRANT SELECT(first_row_id) ON TABLE public.audit_seals TO helix_readonly;
+
+GRANT SELECT(last_row_id) ON TABLE public.audit_seals TO helix_readonly;
+
+GRANT SELECT(row_count) ON TABLE public.audit_seals TO helix_readonly;
+
+GRANT UPDATE(row_ids) ON TABLE public.audit_seals TO helix_operator;
+
+GRANT UPDATE(row_digests) ON TABLE public.audit_seals TO helix_operator;
+
+GRANT UPDATE(seal) ON TABLE public.audit_seals TO helix_operator;
+
+GRANT UPDATE(key_id) ON TABLE public.audit_seals TO helix_operator;
+GRANT SELECT(key_id) ON TABLE public.audit_seals TO helix_readonly;
+
+GRANT SELECT(sealed_at) ON TABLE public.audit_seals TO helix_readonly;
 
 GRANT SELECT,INSERT,DELETE ON TABLE public.backup_runs TO helix_operator;
 GRANT SELECT ON TABLE public.backup_runs TO helix_readonly;
@@ -10688,6 +11773,9 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.distributed_memory TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.distributed_memory TO helix_operator;
 GRANT SELECT ON TABLE public.distributed_memory TO helix_readonly;
 
+GRANT SELECT ON TABLE public.duplicate_indexes TO helix_operator;
+GRANT SELECT ON TABLE public.duplicate_indexes TO helix_readonly;
+
 GRANT SELECT ON TABLE public.embedding_config TO helix_app;
 GRANT SELECT ON TABLE public.embedding_config TO helix_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.embedding_config TO helix_operator;
@@ -10695,6 +11783,9 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.embedding_config TO helix_oper
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.entity_cooccurrences TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.entity_cooccurrences TO helix_operator;
 GRANT SELECT ON TABLE public.entity_cooccurrences TO helix_readonly;
+
+GRANT SELECT ON TABLE public.erased_users TO helix_operator;
+GRANT SELECT ON TABLE public.erased_users TO helix_readonly;
 
 GRANT SELECT,INSERT ON TABLE public.error_log TO helix_app;
 GRANT SELECT,INSERT ON TABLE public.error_log TO helix_operator;
@@ -10739,6 +11830,10 @@ GRANT SELECT(created_at) ON TABLE public.idempotency_keys TO helix_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.knowledge_accumulation TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.knowledge_accumulation TO helix_operator;
 GRANT SELECT ON TABLE public.knowledge_accumulation TO helix_readonly;
+
+GRANT SELECT ON TABLE public.knowledge_tombstones TO helix_app;
+GRANT SELECT ON TABLE public.knowledge_tombstones TO helix_operator;
+GRANT SELECT ON TABLE public.knowledge_tombstones TO helix_readonly;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.learned_insights TO helix_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.learned_insights TO helix_operator;
@@ -10858,6 +11953,9 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.llm_usage_hourly TO helix_oper
 GRANT SELECT ON TABLE public.llm_usage_monthly TO helix_app;
 GRANT SELECT ON TABLE public.llm_usage_monthly TO helix_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.llm_usage_monthly TO helix_operator;
+
+GRANT SELECT ON TABLE public.long_transactions TO helix_operator;
+GRANT SELECT ON TABLE public.long_transactions TO helix_readonly;
 
 GRANT SELECT ON TABLE public.lsp_servers TO helix_app;
 GRANT SELECT ON TABLE public.lsp_servers TO helix_readonly;
@@ -10998,6 +12096,10 @@ GRANT SELECT ON TABLE public.memory_uses TO helix_readonly;
 
 GRANT SELECT ON TABLE public.models_refresh_history TO helix_readonly;
 GRANT SELECT,INSERT,DELETE ON TABLE public.models_refresh_history TO helix_operator;
+
+GRANT SELECT ON TABLE public.usage_rollup_floors TO helix_app;
+GRANT SELECT ON TABLE public.usage_rollup_floors TO helix_operator;
+GRANT SELECT ON TABLE public.usage_rollup_floors TO helix_readonly;
 
 GRANT SELECT ON TABLE public.mv_daily_stats TO helix_operator;
 GRANT SELECT ON TABLE public.mv_daily_stats TO helix_readonly;
@@ -11164,6 +12266,9 @@ GRANT SELECT(created_at) ON TABLE public.response_cache TO helix_readonly;
 
 GRANT SELECT(expires_at) ON TABLE public.response_cache TO helix_readonly;
 
+GRANT SELECT,INSERT,DELETE ON TABLE public.retention_runs TO helix_operator;
+GRANT SELECT ON TABLE public.retention_runs TO helix_readonly;
+
 GRANT SELECT ON TABLE public.rls_exempt_tables TO helix_readonly;
 GRANT SELECT ON TABLE public.rls_exempt_tables TO helix_operator;
 
@@ -11173,6 +12278,9 @@ GRANT SELECT ON TABLE public.rls_gaps TO helix_readonly;
 GRANT SELECT ON TABLE public.sessions TO helix_app;
 GRANT SELECT ON TABLE public.sessions TO helix_operator;
 GRANT SELECT ON TABLE public.sessions TO helix_readonly;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.size_samples TO helix_operator;
+GRANT SELECT ON TABLE public.size_samples TO helix_readonly;
 
 GRANT SELECT ON TABLE public.slow_requests TO helix_app;
 GRANT SELECT ON TABLE public.slow_requests TO helix_operator;
@@ -11194,6 +12302,12 @@ GRANT SELECT ON TABLE public.streaming_analytics TO helix_readonly;
 GRANT SELECT ON TABLE public.stream_timing TO helix_app;
 GRANT SELECT ON TABLE public.stream_timing TO helix_operator;
 GRANT SELECT ON TABLE public.stream_timing TO helix_readonly;
+
+GRANT SELECT ON TABLE public.table_bloat TO helix_operator;
+GRANT SELECT ON TABLE public.table_bloat TO helix_readonly;
+
+GRANT SELECT ON TABLE public.table_growth TO helix_operator;
+GRANT SELECT ON TABLE public.table_growth TO helix_readonly;
 
 GRANT SELECT ON TABLE public.table_sizes TO helix_operator;
 GRANT SELECT ON TABLE public.table_sizes TO helix_readonly;
@@ -11365,6 +12479,10 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('memory_peers',           'other nodes and their keys; only operators read it'),
     ('projection_checkpoints', 'positions of the projections, no tenant data'),
     ('matview_refresh_state',  'state of the materialized views, no tenant data'),
+    ('audit_log',              'what operators and administrators did; tenants may not read it'),
+    ('audit_seals',            'seals of the audit tables; tenants may not read it'),
+    ('erased_users',           'ids of erased users; tenants may not read it'),
+    ('usage_rollup_floors',    'how far the sums of usage stand for themselves, no tenant data'),
     ('rls_exempt_tables',      'this list itself')
 ON CONFLICT (table_name) DO UPDATE SET reason = EXCLUDED.reason;
 
@@ -11409,7 +12527,14 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
 
 INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('quarantines', 'state of the whole installation, no tenant data'),
-    ('backup_runs', 'backups of the whole installation, no tenant data; tenants may not read it')
+    ('backup_runs', 'backups of the whole installation, no tenant data; tenants may not read it'),
+    ('size_samples', 'sizes of the whole installation, no tenant data; tenants may not read it')
+ON CONFLICT (table_name) DO UPDATE SET reason = EXCLUDED.reason;
+
+INSERT INTO rls_exempt_tables (table_name, reason) VALUES
+    ('retention_runs',   'counts of whole tables, no tenant data; tenants may not read it'),
+    ('archive_files',    'files of the whole installation with their keys; only operators may read it'),
+    ('archive_restores', 'counts of whole months, no tenant data; tenants may not read it')
 ON CONFLICT (table_name) DO UPDATE SET reason = EXCLUDED.reason;
 
 INSERT INTO llm_pricing (model, input_cost_per_million, output_cost_per_million, effective_date, source, updated_by, notes) VALUES
@@ -11485,4 +12610,10 @@ INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, appl
     ('021', 'Memories exchanged between nodes: an event from every change, peers, tombstones that reach all', '5ccd0731802bf98d3187391411d09a433af8327aa78e0d2be49ecebab08d728a', 'applied', 1, now()),
     ('022', 'Operations: quarantines of restored copies, and the record of backups and restore tests', '9f04992a0cc52955c67db0a2c95c2261ffe018c6b2cbb8a3e315978e44de2036', 'applied', 1, now()),
     ('023', 'Routing: health by the hour, verifications, routes and their targets', '8c3744cf79f4bae806f2c7beb38f4a5b8b65de0efc6174ae58012fbaa5e6dc49', 'applied', 1, now()),
-    ('024', 'Limits, budgets and claims that one statement decides, over any number of processes', '535dee38096846b5516a04d7f40b5a0ea295d2c0f3f9c50788f04a3319756faf', 'applied', 1, now());
+    ('024', 'Limits, budgets and claims that one statement decides, over any number of processes', '535dee38096846b5516a04d7f40b5a0ea295d2c0f3f9c50788f04a3319756faf', 'applied', 1, now()),
+    ('026', 'Retention: what it did, the archive of requests, months one at a time, sums that never shrink', '9546b6fbb7b0ca82ef02a194581b0bcc1a9a22ebee716c55320990369c56915f', 'applied', 1, now()),
+    ('027', 'Audit with seals, erasure of users, tombstones of documents', '09623c58af0ecf30a27a9139d075e089f07e26435896884dd829c7c1b9689355', 'applied', 1, now()),
+    ('028', 'What the doctor looks at: sizes by day, growth, duplicate indexes, bloat, long transactions', '3a639cdbd4d8fcd7df16d8fee2c50c8e0db97b70cfac451d87b7a1c7c5924f0f', 'applied', 1, now()),
+    ('030', 'What search reads of a text as one value, an index by tenant and term, vectors of parts', '820ba2348d43fb2ca96e541da1f4192c4c758f8703812db45eeaa92d75607615', 'applied', 1, now()),
+    ('031', 'Count the batches of plain calls in two steps', '9ecb8c5eafa921206a63d33e99971339c3a908e9fd3d35ef9f876a6005a197f1', 'applied', 1, now()),
+    ('032', 'Tasks: less work for every attempt', '9ccdf930860b124857827769c07e525b7eaf17526d53c259e6b0392e712d2130', 'applied', 1, now());

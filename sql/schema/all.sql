@@ -9,6 +9,7 @@
 \ir ledger.sql
 \ir tool_access.sql
 \ir errors.sql
+\ir audit.sql
 \ir background_tasks.sql
 \ir debate_system.sql
 \ir cognee_memories.sql
@@ -24,4 +25,6 @@
 \ir roles_policies.sql
 \ir task_queue.sql
 \ir instance.sql
+\ir retention.sql
+\ir erasure.sql
 \ir seed_data.sql

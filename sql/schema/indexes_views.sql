@@ -212,7 +212,9 @@ CREATE UNIQUE INDEX mv_provider_performance_summary_key ON mv_provider_performan
 -- later ones from the ledger itself; errors from the log and from the summary that outlives it. So nothing here changes when old rows are archived.
 CREATE MATERIALIZED VIEW mv_daily_stats AS
 WITH edge AS (
-    SELECT coalesce(max(d.day), DATE '1970-01-01') AS day FROM llm_usage_daily AS d),
+    -- After the floor of the hours the ledger is whole again: of the day it lies in, and all before, the sums are the truth.
+    SELECT greatest(coalesce((SELECT max(d.day) FROM llm_usage_daily AS d), DATE '1970-01-01'),
+                    (SELECT (f.sealed_until AT TIME ZONE 'UTC')::date + 1 FROM usage_rollup_floors AS f WHERE f.level = 'hour')) AS day),
 usage AS (
     SELECT d.day, d.call_count AS calls, d.user_id, d.model, d.provider_name, d.input_tokens, d.output_tokens, d.cost_usd
     FROM llm_usage_daily AS d WHERE d.day < (SELECT edge.day FROM edge)

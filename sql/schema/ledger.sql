@@ -234,9 +234,27 @@ CREATE INDEX llm_usage_monthly_user_id_month_idx ON llm_usage_monthly (user_id, 
 -- What did this project spend by the month?
 CREATE INDEX llm_usage_monthly_project_id_month_idx ON llm_usage_monthly (project_id, month) WHERE project_id IS NOT NULL;
 
+-- ---------------------------------------------------------------------------------------------------------------------
+-- usage_rollup_floors: until when the sums of a level stand for themselves, because rows they were made of may be gone: 'hour' is moved when
+-- a month of llm_token_usage is dropped, 'day' when hours are deleted. Written by retention, in the transaction that drops or deletes.
+-- ---------------------------------------------------------------------------------------------------------------------
+CREATE TABLE usage_rollup_floors (
+    level        varchar(63) NOT NULL,
+    sealed_until timestamptz NOT NULL,
+    changed_at   timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT usage_rollup_floors_pkey PRIMARY KEY (level)
+);
+
+COMMENT ON TABLE usage_rollup_floors IS 'Until when sums of usage are never made again, because what they were made of may be gone.';
+COMMENT ON COLUMN usage_rollup_floors.level IS 'hour: llm_usage_hourly, made of llm_token_usage. day: llm_usage_daily, made of llm_usage_hourly.';
+COMMENT ON COLUMN usage_rollup_floors.sealed_until IS 'Start of the first hour or day that may still be made again.';
+COMMENT ON COLUMN usage_rollup_floors.changed_at IS 'When it was moved last; usage of sealed hours that was written later is added when its month is dropped.';
+
 -- Sums up again every hour, day and month that [from_time, to_time) touches: buckets are replaced whole, so running it twice,
--- or over windows that overlap, changes nothing. What is already gone from the level below is left alone: hours before the
--- oldest usage row, days before the oldest hour. Run it as a role that sees all tenants (helix_operator); one at a time.
+-- or over windows that overlap, changes nothing. What is already gone from the level below is left alone: what lies before the floor
+-- of its level (usage_rollup_floors), hours before the oldest usage row, days before the oldest hour. An answer's row lies in the month
+-- of its request, so the first hours of a month are made of two partitions: without the floor they would shrink when the first is dropped.
+-- Run it as a role that sees all tenants (helix_operator); one at a time.
 CREATE FUNCTION helix_refresh_usage_rollups(from_time timestamptz, to_time timestamptz) RETURNS bigint
     LANGUAGE plpgsql VOLATILE
     SET search_path = public, pg_catalog
@@ -255,7 +273,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('helix_refresh_usage_rollups'));
 
     -- Hours, from the ledger.
-    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT uuid_time(u.id) FROM llm_token_usage u ORDER BY u.id LIMIT 1)));
+    hour_low := greatest(date_trunc('hour', from_time), date_trunc('hour', (SELECT uuid_time(u.id) FROM llm_token_usage u ORDER BY u.id LIMIT 1)),
+                         (SELECT f.sealed_until FROM usage_rollup_floors f WHERE f.level = 'hour'));
     high := date_trunc('hour', to_time - interval '1 microsecond') + interval '1 hour';
     IF EXISTS (SELECT FROM llm_token_usage) THEN
         DELETE FROM llm_usage_hourly h WHERE h.hour >= hour_low AND h.hour < high;
@@ -273,7 +292,8 @@ BEGIN
 
     -- Days, from the hours.
     IF EXISTS (SELECT FROM llm_usage_hourly) THEN
-        day_low := greatest(from_time::date, (SELECT min(h.hour)::date FROM llm_usage_hourly h));
+        day_low := greatest(from_time::date, (SELECT min(h.hour)::date FROM llm_usage_hourly h),
+                            (SELECT f.sealed_until::date FROM usage_rollup_floors f WHERE f.level = 'day'));
         DELETE FROM llm_usage_daily d WHERE d.day >= day_low AND d.day < high;
         INSERT INTO llm_usage_daily (day, user_id, api_key_id, project_id, agent_id, provider_name, model, call_count,
             estimated_count, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
@@ -309,6 +329,119 @@ $body$;
 
 COMMENT ON FUNCTION helix_refresh_usage_rollups(timestamptz, timestamptz) IS
     'Rebuilds llm_usage_hourly, _daily and _monthly for every bucket the window touches; returns how many rows it wrote. Idempotent.';
+
+-- Where to read usage of all time, each moment once: days before daily_until, hours from there to hourly_until, the ledger from there on.
+-- Where the hours of the day that holds the ledger's floor are gone, that whole day is read as a day.
+CREATE FUNCTION helix_usage_bounds(OUT daily_until timestamptz, OUT hourly_until timestamptz)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = public, pg_catalog AS $body$
+    SELECT least(f.days_from, x.ledger_from), x.ledger_from
+    FROM (SELECT coalesce(max(l.sealed_until) FILTER (WHERE l.level = 'hour'), '-infinity') AS hours_from,
+                 coalesce(max(l.sealed_until) FILTER (WHERE l.level = 'day'), '-infinity') AS days_from
+          FROM usage_rollup_floors AS l) AS f
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN f.days_from > f.hours_from
+            THEN date_trunc('day', f.hours_from + interval '1 day' - interval '1 microsecond', 'UTC') ELSE f.hours_from END AS ledger_from) AS x
+$body$;
+
+COMMENT ON FUNCTION helix_usage_bounds() IS
+    'Until when usage is read from llm_usage_daily, and from there until when from llm_usage_hourly; later usage is in llm_token_usage.';
+
+-- Drops a month of the ledger: sums are made a last time, then sealed, in the same transaction. Usage of hours that were sealed before
+-- (written months late, into a month that was dropped already) is added to their sums: it is in none. Returns rows and bytes.
+CREATE FUNCTION helix_drop_usage_month(month date) RETURNS TABLE (row_count bigint, byte_count bigint)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = public, pg_catalog
+    SET timezone = 'UTC' AS $body$
+#variable_conflict use_variable
+DECLARE
+    part_name text := 'llm_token_usage_p' || to_char(month, 'YYYYMM');
+    month_end timestamptz := (date_trunc('month', month) + interval '1 month') AT TIME ZONE 'UTC';
+    floor_at timestamptz;
+    moved_at timestamptz;
+    first_at timestamptz;
+    last_at timestamptz;
+    late bigint;
+BEGIN
+    EXECUTE format('LOCK TABLE public.%I IN SHARE ROW EXCLUSIVE MODE', part_name);
+    SELECT f.sealed_until, f.changed_at INTO floor_at, moved_at FROM usage_rollup_floors AS f WHERE f.level = 'hour';
+    EXECUTE format('SELECT count(*), min(u.timestamp), max(u.timestamp), count(*) FILTER (WHERE u.timestamp < $1 AND u.created_at > $2) FROM public.%I AS u', part_name)
+        INTO row_count, first_at, last_at, late USING floor_at, moved_at;
+    IF last_at >= coalesce(floor_at, '-infinity') THEN
+        PERFORM helix_refresh_usage_rollups(greatest(first_at, floor_at), last_at + interval '1 microsecond');
+    END IF;
+    IF late > 0 THEN
+        EXECUTE format($sql$
+            WITH late AS MATERIALIZED (
+                SELECT date_trunc('hour', u.timestamp) AS hour, u.user_id, u.api_key_id, u.project_id, u.agent_id, u.provider_name, u.model,
+                    count(*) AS call_count, count(*) FILTER (WHERE u.estimated) AS estimated_count, sum(u.input_tokens) AS input_tokens,
+                    sum(u.output_tokens) AS output_tokens, sum(u.cached_tokens) AS cached_tokens, sum(u.reasoning_tokens) AS reasoning_tokens,
+                    sum(u.cost_usd) AS cost_usd
+                FROM public.%I AS u WHERE u.timestamp < $1 AND u.created_at > $2 GROUP BY 1, 2, 3, 4, 5, 6, 7),
+            hours AS (
+                INSERT INTO llm_usage_hourly AS r (hour, user_id, api_key_id, project_id, agent_id, provider_name, model, call_count,
+                    estimated_count, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
+                SELECT * FROM late
+                ON CONFLICT ON CONSTRAINT llm_usage_hourly_key DO UPDATE SET call_count = r.call_count + EXCLUDED.call_count,
+                    estimated_count = r.estimated_count + EXCLUDED.estimated_count, input_tokens = r.input_tokens + EXCLUDED.input_tokens,
+                    output_tokens = r.output_tokens + EXCLUDED.output_tokens, cached_tokens = r.cached_tokens + EXCLUDED.cached_tokens,
+                    reasoning_tokens = r.reasoning_tokens + EXCLUDED.reasoning_tokens, cost_usd = r.cost_usd + EXCLUDED.cost_usd),
+            days AS (
+                INSERT INTO llm_usage_daily AS r (day, user_id, api_key_id, project_id, agent_id, provider_name, model, call_count,
+                    estimated_count, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
+                SELECT l.hour::date, l.user_id, l.api_key_id, l.project_id, l.agent_id, l.provider_name, l.model, sum(l.call_count),
+                    sum(l.estimated_count), sum(l.input_tokens), sum(l.output_tokens), sum(l.cached_tokens), sum(l.reasoning_tokens), sum(l.cost_usd)
+                FROM late AS l GROUP BY 1, 2, 3, 4, 5, 6, 7
+                ON CONFLICT ON CONSTRAINT llm_usage_daily_key DO UPDATE SET call_count = r.call_count + EXCLUDED.call_count,
+                    estimated_count = r.estimated_count + EXCLUDED.estimated_count, input_tokens = r.input_tokens + EXCLUDED.input_tokens,
+                    output_tokens = r.output_tokens + EXCLUDED.output_tokens, cached_tokens = r.cached_tokens + EXCLUDED.cached_tokens,
+                    reasoning_tokens = r.reasoning_tokens + EXCLUDED.reasoning_tokens, cost_usd = r.cost_usd + EXCLUDED.cost_usd)
+            INSERT INTO llm_usage_monthly AS r (month, user_id, api_key_id, project_id, agent_id, provider_name, model, call_count,
+                estimated_count, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
+            SELECT date_trunc('month', l.hour)::date, l.user_id, l.api_key_id, l.project_id, l.agent_id, l.provider_name, l.model, sum(l.call_count),
+                sum(l.estimated_count), sum(l.input_tokens), sum(l.output_tokens), sum(l.cached_tokens), sum(l.reasoning_tokens), sum(l.cost_usd)
+            FROM late AS l GROUP BY 1, 2, 3, 4, 5, 6, 7
+            ON CONFLICT ON CONSTRAINT llm_usage_monthly_key DO UPDATE SET call_count = r.call_count + EXCLUDED.call_count,
+                estimated_count = r.estimated_count + EXCLUDED.estimated_count, input_tokens = r.input_tokens + EXCLUDED.input_tokens,
+                output_tokens = r.output_tokens + EXCLUDED.output_tokens, cached_tokens = r.cached_tokens + EXCLUDED.cached_tokens,
+                reasoning_tokens = r.reasoning_tokens + EXCLUDED.reasoning_tokens, cost_usd = r.cost_usd + EXCLUDED.cost_usd
+        $sql$, part_name) USING floor_at, moved_at;
+    END IF;
+    INSERT INTO usage_rollup_floors AS f (level, sealed_until)
+    VALUES ('hour', greatest(month_end, date_trunc('hour', last_at) + interval '1 hour'))
+    ON CONFLICT ON CONSTRAINT usage_rollup_floors_pkey DO UPDATE SET sealed_until = greatest(f.sealed_until, EXCLUDED.sealed_until), changed_at = now();
+    SELECT d.byte_count INTO byte_count FROM helix_drop_partition(part_name) AS d;
+    RETURN NEXT;
+END
+$body$;
+
+COMMENT ON FUNCTION helix_drop_usage_month(date) IS
+    'Sums a month of llm_token_usage up a last time, seals the sums and drops the month, in one transaction; returns its rows and bytes. Run by the owner of the tables.';
+
+-- Deletes the hours before a day, in that order: sums of days are made a last time, sealed, then the hours go.
+CREATE FUNCTION helix_drop_usage_hours(before_day date) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = public, pg_catalog
+    SET timezone = 'UTC' AS $body$
+DECLARE
+    low timestamptz;
+    gone bigint;
+BEGIN
+    SELECT min(h.hour) INTO low FROM llm_usage_hourly AS h;
+    IF low IS NULL OR low >= before_day THEN
+        RETURN 0;
+    END IF;
+    PERFORM helix_refresh_usage_rollups(low, before_day);
+    INSERT INTO usage_rollup_floors AS f (level, sealed_until) VALUES ('day', before_day)
+    ON CONFLICT ON CONSTRAINT usage_rollup_floors_pkey DO UPDATE SET sealed_until = greatest(f.sealed_until, EXCLUDED.sealed_until), changed_at = now();
+    DELETE FROM llm_usage_hourly AS h WHERE h.hour < before_day;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END
+$body$;
+
+COMMENT ON FUNCTION helix_drop_usage_hours(date) IS
+    'Deletes the rows of llm_usage_hourly before a UTC day, after the days'' sums were made a last time and sealed; returns how many. Idempotent.';
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- budgets: one row per limit: so much money per UTC day, month or in total for a user, one of their keys or projects, or an agent name.
@@ -772,6 +905,59 @@ $body$;
 
 COMMENT ON FUNCTION helix_admit(uuid[], uuid[], uuid[], uuid[], text[], numeric[], integer[], text[], bytea[], boolean) IS
     'Decides which calls of a batch may be made and counts them against every limit and budget that fits, exactly and over any number of processes.';
+
+-- The same decision for the batches that nearly all are: nothing claimed, and of every call the key is a plain one, without
+-- ancestors, with no limit but requests a minute, of a user without limits or budgets. If all of them fit they are counted
+-- and the answer is true; else nothing is counted, and helix_admit() decides. Locks: the rate_windows of the keys, in the
+-- order of their ids, as helix_admit() takes them; what is read under them is the truth until the commit.
+CREATE FUNCTION helix_admit_plain(user_ids uuid[], key_ids uuid[]) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = public, pg_catalog AS $body$
+#variable_conflict use_column
+DECLARE
+    moment timestamptz;
+    locked bigint;
+    all_fit boolean;
+BEGIN
+    SELECT count(*) INTO locked FROM (
+        SELECT FROM rate_windows AS w
+        WHERE w.subject_id = ANY (key_ids)
+          AND NOT EXISTS (SELECT FROM api_keys AS k WHERE k.id = ANY (key_ids) AND k.ancestor_ids <> '{}')
+          AND NOT EXISTS (SELECT FROM users AS u WHERE u.id = ANY (user_ids)
+              AND (u.rate_limit IS NOT NULL OR u.tokens_per_minute IS NOT NULL OR u.parallel_max IS NOT NULL))
+        ORDER BY w.subject_id FOR NO KEY UPDATE) AS l;
+    IF locked = 0 THEN
+        RETURN false;
+    END IF;
+    moment := clock_timestamp();
+    WITH judged AS MATERIALIZED (
+        SELECT a.key_id, a.calls, k.rate_limit, o.running,
+            coalesce(u.status = 'active' AND u.rate_limit IS NULL AND u.tokens_per_minute IS NULL AND u.parallel_max IS NULL
+                AND k.status = 'active' AND (k.expires_at IS NULL OR k.expires_at > moment) AND k.ancestor_ids = '{}'
+                AND k.tokens_per_minute IS NULL AND k.parallel_max IS NULL
+                AND (k.rate_limit IS NULL OR CASE WHEN o.running THEN w.requests ELSE 0 END + a.calls <= k.rate_limit)
+                AND NOT EXISTS (SELECT FROM budgets AS b WHERE b.user_id = ANY (user_ids) AND b.enabled), false) AS fits
+        FROM (SELECT c.user_id, c.key_id, count(*)::integer AS calls
+              FROM unnest(user_ids, key_ids) AS c (user_id, key_id) GROUP BY 1, 2) AS a
+        LEFT JOIN users AS u ON u.id = a.user_id AND u.id = ANY (user_ids)
+        LEFT JOIN api_keys AS k ON k.id = a.key_id AND k.user_id = a.user_id AND k.id = ANY (key_ids)
+        LEFT JOIN rate_windows AS w ON w.subject_id = a.key_id AND w.subject_id = ANY (key_ids)
+        CROSS JOIN LATERAL (SELECT w.window_started_at > moment - interval '1 minute' AS running) AS o),
+    counted AS (
+        UPDATE rate_windows AS w SET
+            window_started_at = CASE WHEN j.running THEN w.window_started_at ELSE moment END,
+            requests = CASE WHEN j.running THEN w.requests ELSE 0 END + j.calls,
+            tokens = CASE WHEN j.running THEN w.tokens ELSE 0 END
+        FROM judged AS j
+        WHERE w.subject_id = j.key_id AND w.subject_id = ANY (key_ids) AND j.rate_limit IS NOT NULL
+          AND (SELECT bool_and(j.fits) FROM judged AS j))
+    SELECT bool_and(j.fits) INTO all_fit FROM judged AS j;
+    RETURN all_fit;
+END
+$body$;
+
+COMMENT ON FUNCTION helix_admit_plain(uuid[], uuid[]) IS
+    'Counts a batch of calls whose keys have no limit but requests a minute, if all fit; else does nothing and says false.';
 
 -- Charges what calls used, and gives back what they held: called by the settling statement with the answers it has just written.
 -- Locks as helix_admit() does: rate_windows, then budget_periods, each in the order of their keys. A call is charged to the period in

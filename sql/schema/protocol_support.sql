@@ -41,7 +41,7 @@ COMMENT ON COLUMN mcp_servers.url IS 'Derived: endpoint.';
 COMMENT ON COLUMN mcp_servers.port IS 'Port where it is not part of the endpoint; a stdio server has none.';
 COMMENT ON COLUMN mcp_servers.args IS 'Arguments of command: an array of texts.';
 COMMENT ON COLUMN mcp_servers.config IS 'Settings that are no secret.';
-COMMENT ON COLUMN mcp_servers.credentials IS 'Ciphertext of headers and environment that are secret, made with key_id. Never shown.';
+COMMENT ON COLUMN mcp_servers.credentials IS 'Ciphertext, bound to this row, of headers and environment that are secret, made with key_id. Never shown.';
 COMMENT ON COLUMN mcp_servers.key_id IS 'Which encryption key made the ciphertext.';
 COMMENT ON COLUMN mcp_servers.last_sync IS 'When its tools were listed last.';
 
@@ -104,7 +104,7 @@ CREATE TABLE acp_agents (
 COMMENT ON TABLE acp_agents IS 'Registry of agents reached over the Agent Client Protocol.';
 COMMENT ON COLUMN acp_agents.type IS 'local: started by Helix with command; remote: reached at endpoint.';
 COMMENT ON COLUMN acp_agents.url IS 'Derived: endpoint.';
-COMMENT ON COLUMN acp_agents.credentials IS 'Ciphertext of headers and environment that are secret, made with key_id. Never shown.';
+COMMENT ON COLUMN acp_agents.credentials IS 'Ciphertext, bound to this row, of headers and environment that are secret, made with key_id. Never shown.';
 COMMENT ON COLUMN acp_agents.key_id IS 'Which encryption key made the ciphertext.';
 COMMENT ON COLUMN acp_agents.last_sync IS 'When its abilities were asked for last.';
 
@@ -256,6 +256,8 @@ CREATE TABLE vector_documents (
     terms               integer[]   NOT NULL DEFAULT '{}',
     facts               integer     NOT NULL DEFAULT 0,
     analysis_version    smallint    NOT NULL DEFAULT 0,
+    packed              bytea       NOT NULL GENERATED ALWAYS AS
+        (helix_pack_text(id, coalesce(knowledge_id, id), created_at, facts, 0, terms)) STORED,
     CONSTRAINT vector_documents_pkey PRIMARY KEY (id),
     CONSTRAINT vector_documents_knowledge_id_chunk_number_key UNIQUE (knowledge_id, chunk_number),
     CONSTRAINT vector_documents_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES vector_documents (id) ON DELETE CASCADE,
@@ -287,6 +289,7 @@ COMMENT ON COLUMN vector_documents.token_count IS 'Its length in tokens, as heli
 COMMENT ON COLUMN vector_documents.terms IS 'CRC-32 of each stem of headings and text, in their order, without stop words.';
 COMMENT ON COLUMN vector_documents.facts IS 'Bits of what the text has, as in memory_search.facts.';
 COMMENT ON COLUMN vector_documents.analysis_version IS 'Version of the analysis; 0: none. Older ones are made anew every night.';
+COMMENT ON COLUMN vector_documents.packed IS 'Derived: what a search reads of this row, as one value (helix_pack_text).';
 
 -- Which documents does this tenant have?
 CREATE INDEX vector_documents_user_id_idx ON vector_documents (user_id, embedding_config_id);
@@ -296,7 +299,7 @@ CREATE INDEX vector_documents_project_id_idx ON vector_documents (project_id) WH
 CREATE INDEX vector_documents_parent_id_idx ON vector_documents (parent_id, chunk_number) WHERE parent_id IS NOT NULL;
 -- Which vectors did this model make?
 CREATE INDEX vector_documents_embedding_config_id_idx ON vector_documents (embedding_config_id) WHERE embedding_config_id IS NOT NULL;
--- Which hold this term? (candidates in a tenant of more than 10,000 chunks)
-CREATE INDEX vector_documents_terms_idx ON vector_documents USING gin (terms);
+-- Which of this tenant hold this term? (candidates in a tenant of more than 10,000 chunks)
+CREATE INDEX vector_documents_terms_idx ON vector_documents USING gin (helix_scoped_terms(user_id, terms));
 
 CREATE TRIGGER vector_documents_set_updated_at BEFORE UPDATE ON vector_documents FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();

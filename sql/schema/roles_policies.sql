@@ -93,6 +93,10 @@ INSERT INTO rls_exempt_tables (table_name, reason) VALUES
     ('memory_peers',           'other nodes and their keys; only operators read it'),
     ('projection_checkpoints', 'positions of the projections, no tenant data'),
     ('matview_refresh_state',  'state of the materialized views, no tenant data'),
+    ('audit_log',              'what operators and administrators did; tenants may not read it'),
+    ('audit_seals',            'seals of the audit tables; tenants may not read it'),
+    ('erased_users',           'ids of erased users; tenants may not read it'),
+    ('usage_rollup_floors',    'how far the sums of usage stand for themselves, no tenant data'),
     ('rls_exempt_tables',      'this list itself')
 ON CONFLICT (table_name) DO UPDATE SET reason = EXCLUDED.reason;
 
@@ -168,6 +172,7 @@ BEGIN
         ('memory_changes',             'user_id = (SELECT helix_tenant())', false, false),
         ('memory_tombstones',          'user_id = (SELECT helix_tenant())', false, false),
         ('rag_knowledge',              'user_id = (SELECT helix_tenant())', true, false),
+        ('knowledge_tombstones',       'user_id = (SELECT helix_tenant())', false, false),
         ('vector_documents',           'user_id = (SELECT helix_tenant())', false, false),
         ('conversations',              'user_id = (SELECT helix_tenant())', false, false),
         ('conversation_events',        'user_id = (SELECT helix_tenant())', false, false),
@@ -319,6 +324,7 @@ GRANT SELECT ON llm_pricing TO helix_app, helix_readonly, helix_recorder;
 GRANT SELECT, INSERT, UPDATE, DELETE ON llm_pricing TO helix_operator;
 GRANT SELECT ON llm_usage_hourly, llm_usage_daily, llm_usage_monthly TO helix_app, helix_readonly;
 GRANT SELECT, INSERT, UPDATE, DELETE ON llm_usage_hourly, llm_usage_daily, llm_usage_monthly TO helix_operator;
+GRANT SELECT ON usage_rollup_floors TO helix_app, helix_operator, helix_readonly;
 -- A tenant may add a tighter budget, never loosen or remove one. Reserving and settling is the recorder's.
 GRANT SELECT, INSERT ON budgets TO helix_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON budgets TO helix_operator;
@@ -378,6 +384,15 @@ GRANT SELECT, INSERT, UPDATE (undone_at) ON memory_changes TO helix_app, helix_o
 -- What was used and what was forgotten are records: added, never changed.
 GRANT SELECT, INSERT ON memory_uses, memory_tombstones TO helix_app, helix_operator;
 GRANT SELECT ON memory_search, memory_uses, memory_changes, memory_tombstones TO helix_readonly;
+
+GRANT SELECT ON knowledge_tombstones TO helix_app, helix_operator, helix_readonly;
+
+-- audit. Added, never changed; seals are made anew with a new key, and emptied when their month is gone.
+GRANT SELECT, INSERT ON audit_log TO helix_operator;
+GRANT SELECT (id, created_at, operation, outcome, actor_kind, actor_id, actor_key_id, subject_type, subject_id, subject_name) ON audit_log TO helix_readonly;
+GRANT SELECT, INSERT, UPDATE (seal, key_id, row_ids, row_digests) ON audit_seals TO helix_operator;
+GRANT SELECT (id, table_name, number, month, first_row_id, last_row_id, row_count, key_id, sealed_at) ON audit_seals TO helix_readonly;
+GRANT SELECT ON erased_users TO helix_operator, helix_readonly;
 
 -- protocols. Credentials of servers are ciphertext for the operator only.
 GRANT SELECT (id, name, type, transport, endpoint, url, port, command, args, capabilities, config, key_id, health_status, last_health_check, enabled, last_sync, created_at, updated_at) ON mcp_servers TO helix_app, helix_readonly;

@@ -27,7 +27,7 @@ CREATE TRIGGER agent_permissions_set_updated_at BEFORE UPDATE ON agent_permissio
 -- ---------------------------------------------------------------------------------------------------------------------
 -- tool_audit_log: one row per decision (call allowed or refused, written before the tool runs) and one per outcome (written
 -- after it, naming its decision). Written by the tool gate; append-only. Partitioned by UTC month on the UUIDv7 id; kept
--- 1 year, then the month is dropped. Erasing a user sets user_id, and under helix.erasure parameters and result, to NULL.
+-- 1 year, then the month is dropped. Erasing a user sets user_id, and under helix.erasure parameters, result and reason, to NULL.
 -- ---------------------------------------------------------------------------------------------------------------------
 CREATE TABLE tool_audit_log (
     id          uuid         NOT NULL DEFAULT uuidv7(),
@@ -84,6 +84,6 @@ CREATE INDEX tool_audit_log_api_key_id_idx ON tool_audit_log (api_key_id) WHERE 
 CREATE INDEX tool_audit_log_decision_id_idx ON tool_audit_log (decision_id) WHERE decision_id IS NOT NULL;
 
 CREATE TRIGGER tool_audit_log_append_only BEFORE UPDATE OR DELETE ON tool_audit_log
-    FOR EACH ROW EXECUTE FUNCTION helix_append_only('user_id,api_key_id,project_id', 'parameters,result');
+    FOR EACH ROW EXECUTE FUNCTION helix_append_only('user_id,api_key_id,project_id', 'parameters,result,reason');
 CREATE TRIGGER tool_audit_log_no_truncate BEFORE TRUNCATE ON tool_audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION helix_append_only();

@@ -203,7 +203,7 @@ CREATE TABLE github_credentials (
 
 COMMENT ON TABLE github_credentials IS 'The GitHub account a user linked; tokens are ciphertext.';
 COMMENT ON COLUMN github_credentials.access_token IS 'Ciphertext, bound to this row, made with key_id. Never shown.';
-COMMENT ON COLUMN github_credentials.refresh_token IS 'Ciphertext, made with key_id; NULL for a personal access token, which cannot be refreshed. Never shown.';
+COMMENT ON COLUMN github_credentials.refresh_token IS 'Ciphertext, bound to this row, made with key_id; NULL for a personal access token, which cannot be refreshed. Never shown.';
 COMMENT ON COLUMN github_credentials.key_id IS 'Which encryption key made the ciphertexts; rotation rewrites rows with an old one.';
 COMMENT ON COLUMN github_credentials.token_expires_at IS 'When the access token ends; NULL for a token without end. Refreshed before.';
 

@@ -90,3 +90,32 @@ def test_the_pool_may_grow_by_its_overflow() -> None:
 )
 def test_a_shown_url_has_no_password(url: str, shown: str) -> None:
     assert redacted_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:helixagent123@db.example:5432/x",
+        "postgresql://u:postgres@db.example/x",
+        "postgresql://u:helixagent123@/x?host=10.0.0.7",
+        "postgresql://u:changeme@192.0.2.1/x",
+    ],
+)
+def test_a_default_password_is_refused_off_loopback(url: str) -> None:
+    with pytest.raises(Misuse, match="the default database password is refused"):
+        load_settings({"DATABASE_URL": url}).external_url()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:helixagent123@localhost/x",
+        "postgresql://u:helixagent123@127.0.0.9/x",
+        "postgresql://u:helixagent123@[::1]:5432/x",
+        "postgresql://u:helixagent123@/x?host=/run/postgresql",
+    ],
+)
+def test_a_default_password_will_do_where_nobody_else_comes(url: str) -> None:
+    assert load_settings({"DATABASE_URL": url}).external_url() == url
+    with pytest.raises(Misuse, match="default database password"):
+        load_settings({"DATABASE_URL": url, "HELIX_HOST": "0.0.0.0"}).external_url()

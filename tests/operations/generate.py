@@ -64,6 +64,12 @@ SPECIAL: Mapping[str, Special] = {
     "distributed_memory_events.redacted_at": lambda i: None,
     "learning_statistics.period_end": lambda i: str(datetime(2030, 1, 1, tzinfo=UTC)),
     "matview_refresh_state.refresh_every": lambda i: "5 minutes",
+    "archive_files.status": lambda i: "archived",
+    "archive_files.sha256": lambda i: f"\\x{i:064x}",
+    "archive_files.month": lambda i: str(date(1990 + i // 12, 1 + i % 12, 1)),
+    "archive_keys.month": lambda i: str(date(1990 + i // 12, 1 + i % 12, 1)),
+    "archive_restores.month": lambda i: str(date(1990 + i // 12, 1 + i % 12, 1)),
+    "archive_restores.keep_until": lambda i: str(datetime(2060, 1, 1, tzinfo=UTC)),
 }
 
 FIXED = frozenset({"task_transitions"})
@@ -90,9 +96,10 @@ class ForeignKey:
 
 @dataclass
 class Rows:
-    """The rows made so far, by table; `base` sets the time in the ids."""
+    """The rows made so far, by table; `base` sets the time in the ids, `count` is of each table."""
 
     base: datetime
+    count: int = ROWS
     made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     moments: list[tuple[int, str]] = field(init=False)
 
@@ -101,7 +108,7 @@ class Rows:
         ago = timedelta(days=31)
         times = [
             self.base - (ago if i % 3 == 0 else timedelta()) + timedelta(milliseconds=i)
-            for i in range(ROWS)
+            for i in range(self.count)
         ]
         self.moments = [(int(time.timestamp() * 1000), time.isoformat()) for time in times]
 
@@ -144,14 +151,14 @@ async def insert_rows(conn: Connection, table: str, made: list[dict[str, Any]]) 
     )
 
 
-async def fill(conn: Connection, rows: Rows, count: int = ROWS) -> list[str]:
-    """Insert `count` rows into every table that has none of ours yet; returns those tables."""
+async def fill(conn: Connection, rows: Rows) -> list[str]:
+    """Insert `rows.count` rows into every table with none of ours yet; returns those tables."""
     shape = await read_shape(conn)
     tables = [table for table in shape.tables() if table not in {*rows.made, *FIXED}]
     for table in tables:
         columns, checks = shape.columns[table], shape.checks[table]
         makers = {c.name: _maker(table, c, checks, rows) for c in columns}
-        made = [_row(table, i, makers, shape.keys[table], rows) for i in range(count)]
+        made = [_row(table, i, makers, shape.keys[table], rows) for i in range(rows.count)]
         await insert_rows(conn, table, made)
         rows.made[table] = made
     return tables

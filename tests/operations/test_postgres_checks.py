@@ -212,3 +212,20 @@ async def test_programs_without_pgvector_are_refused_before_anything_is_made(
     with pytest.raises(Misuse, match="has no pgvector"):
         await EmbeddedPostgres(settings).start()
     assert not (tmp_path / "home").exists()
+
+
+async def test_a_database_that_forgets_is_refused_where_others_come(
+    empty_database_url: str,
+) -> None:
+    message = await refusal(empty_database_url, HELIX_HOST="0.0.0.0")
+    assert "fsync, full_page_writes, synchronous_commit is off on this database" in message
+    assert "HELIX_ALLOW_UNSAFE_DATABASE=true" in message
+
+
+async def test_a_database_that_forgets_is_used_when_that_is_accepted(
+    empty_database_url: str,
+) -> None:
+    said: list[str] = []
+    settings = load_settings({"HELIX_HOST": "0.0.0.0", "HELIX_ALLOW_UNSAFE_DATABASE": "true"})
+    await check_external(empty_database_url, settings, report=said.append)
+    assert said[0].startswith("warning: fsync, full_page_writes, synchronous_commit is off")

@@ -34,6 +34,7 @@ FUNCTIONS = """
 # Rows of these are written once: nobody who works for a tenant or for the operator rewrites them.
 RECORDS = [
     "archived_projects",
+    "audit_log",
     "cancelled_projects",
     "conversation_events",
     "error_log",
@@ -80,14 +81,15 @@ NAMED_FUNCTIONS = """
 """.split()
 
 PARTITIONED_BY_MONTH = """
-    background_tasks clickhouse_analytics distributed_memory_events error_log llm_request_bodies
-    llm_requests llm_response_bodies llm_responses llm_token_usage protocol_metrics
-    streaming_analytics task_events task_execution_history tool_audit_log
+    audit_log background_tasks clickhouse_analytics distributed_memory_events error_log
+    llm_request_bodies llm_requests llm_response_bodies llm_responses llm_token_usage
+    protocol_metrics streaming_analytics task_events task_execution_history tool_audit_log
 """.split()
 
 # Columns whose name or comment speaks of a secret, and that are none.
 NO_SECRETS = {
     "acp_agents.key_id": "names an encryption key, is none",
+    "archive_files.sha256": "of a file that is encrypted",
     "background_tasks.fencing_token": "a counter",
     "code_versions.version_hash": "a git commit",
     "error_log.technical_detail": "its comment says that secrets are removed",
@@ -426,13 +428,13 @@ async def test_a_role_cannot_rewrite_the_history_of_a_task(
     assert list(await conn.fetchrow(rights, role, table, for_all)) == [False, False]
 
 
-async def test_the_append_only_tables_are_the_ledger_and_the_tool_audit(conn: Connection) -> None:
+async def test_the_append_only_tables_are_the_ledger_and_the_audit(conn: Connection) -> None:
     guarded = await column(
         conn,
         "SELECT DISTINCT c.relname FROM pg_trigger AS g JOIN pg_class AS c ON c.oid = g.tgrelid "
         "WHERE g.tgfoid = 'helix_append_only()'::regprocedure AND NOT c.relispartition",
     )
-    assert sorted(guarded) == ["llm_token_usage", "tool_audit_log"]
+    assert sorted(guarded) == ["audit_log", "llm_token_usage", "tool_audit_log"]
 
 
 SECRETS = f"""
@@ -458,6 +460,12 @@ async def test_analytics_can_read_no_hash_token_or_ciphertext(conn: Connection) 
         "acp_agents.credentials",
         "api_keys.key_hash",
         "api_keys.previous_hash",
+        "archive_files.sealed_key",
+        "archive_keys.sealed_key",
+        "audit_log.details",
+        "audit_seals.head",
+        "audit_seals.rows_digest",
+        "audit_seals.seal",
         "crdt_versions.content_hash",
         "github_credentials.access_token",
         "github_credentials.refresh_token",
@@ -499,12 +507,12 @@ async def test_a_function_with_its_owners_rights_pins_its_path_and_is_closed_to_
         "EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) AS g "
         f"WHERE g.grantee = 0) AS public FROM ({FUNCTIONS}) AS f WHERE prosecdef"
     )
-    assert [(row["name"], row["proconfig"], row["public"]) for row in rows] == [
-        (
-            "refresh_materialized_views(text[])",
-            ["search_path=pg_catalog, public, pg_temp"],
-            False,
-        )
+    pinned = ["search_path=pg_catalog, public, pg_temp"]
+    assert sorted((row["name"], row["proconfig"], row["public"]) for row in rows) == [
+        ("helix_apply_erasures(jsonb)", pinned, False),
+        ("helix_erase_user(uuid)", pinned, False),
+        ("knowledge_record_removed()", pinned, False),
+        ("refresh_materialized_views(text[])", pinned, False),
     ]
 
 

@@ -33,10 +33,18 @@ UNLINKED = {
     "tool_audit_log": {"user_id", "api_key_id", "project_id"},
 }
 # Sums and tombstones carry the id without a foreign key: they stay as they were made.
-UNTOUCHED = {"llm_usage_daily", "llm_usage_hourly", "llm_usage_monthly", "memory_tombstones"}
+UNTOUCHED = {
+    "knowledge_tombstones",
+    "llm_usage_daily",
+    "llm_usage_hourly",
+    "llm_usage_monthly",
+    "memory_tombstones",
+}
 # Everything else that is a tenant's own goes with the tenant, texts above all.
 GONE = {
     "api_keys",
+    "archive_keys",
+    "archive_tombstones",
     "background_tasks",
     "budget_periods",
     "budget_reservations",

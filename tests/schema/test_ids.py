@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import asyncpg
 import pytest
@@ -31,6 +31,24 @@ async def test_uuid_time_is_the_moment_the_id_was_made_for(conn: Connection, uni
     moment = EPOCH + timedelta(milliseconds=unix_ms)
     assert await conn.fetchval("SELECT uuid_time($1)", identifier) == moment
     assert time_of(identifier) == moment
+
+
+@PROPERTY
+@given(unix_us=st.integers(0, YEAR_2200_MS * 1_000))
+async def test_ids_of_one_statement_carry_its_moment_and_differ(
+    conn: Connection, unix_us: int
+) -> None:
+    moment = EPOCH + timedelta(microseconds=unix_us)
+    rows = await conn.fetch(
+        "SELECT uuidv7_under(uuidv7_head($1)) AS id FROM generate_series(1, 50)", moment
+    )
+    ids = {UUID(str(row["id"])) for row in rows}
+    assert len(ids) == 50
+    assert {identifier.version for identifier in ids} == {7}
+    assert {identifier.variant for identifier in ids} == {RFC_4122}
+    for identifier in ids:
+        assert abs(time_of(identifier) - moment) <= timedelta(milliseconds=1)
+    assert len({str(identifier)[:18] for identifier in ids}) == 1
 
 
 @PROPERTY

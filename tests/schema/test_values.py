@@ -32,9 +32,13 @@ from tests.schema.tenants import A, Tenants
 
 CLOSED_SETS = {
     "streaming_analytics.event_type": "first_token chunk completed failed cancelled",
+    "audit_log.outcome": "done refused failed",
+    "audit_log.actor_kind": "user command system unknown",
+    "archive_files.status": "writing written archived",
     "backup_runs.action": "create verify restore",
     "backup_runs.status": "succeeded failed",
     "backup_runs.method": "logical physical",
+    "size_samples.kind": "table database volume",
     "acp_agents.health_status": "healthy degraded unhealthy unknown",
     "acp_agents.type": "local remote",
     "api_keys.status": "active revoked expired",
@@ -185,9 +189,11 @@ NOT_NEGATIVE = """
     memory_sync_status.sync_lag_ms models_refresh_history.duration_ms
     models_refresh_history.models_failed models_refresh_history.models_refreshed
     projection_checkpoints.rows_delivered protocol_metrics.duration_ms
+    size_samples.free_bytes size_samples.row_count size_samples.size_bytes
     streaming_analytics.chunk_number streaming_analytics.latency_ms
     streaming_analytics.max_gap_ms streaming_analytics.tokens_delta
     task_execution_history.duration_ms tool_audit_log.duration_ms user_sessions.request_count
+    memory_embeddings.part
     vector_documents.analysis_version vector_documents.chunk_number
     vector_documents.token_count webhook_deliveries.attempts
 """.split()
@@ -242,6 +248,13 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 # Columns that one CHECK holds together.
 TOGETHER = {
+    "archive_files_counts_check": (
+        "request_count request_body_count response_count response_body_count plain_bytes size_bytes"
+    ),
+    "archive_restores_counts_check": ("request_count response_count text_count withheld_count"),
+    "retention_runs_counts_check": (
+        "row_count byte_count partition_count wal_bytes duration_ms table_bytes"
+    ),
     "background_tasks_required_check": "required_cpu_cores required_memory_mb",
     "llm_models_pricing_check": "pricing_input pricing_output",
     "llm_pricing_cost_check": (
@@ -284,6 +297,15 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("api_keys_key_hash_check", {"key_hash": LONG}),
     ("api_keys_revoked_check", {"status": "revoked", "revoked_at": None}),
     ("api_keys_scopes_check", {"scopes": ["completions", "everything"]}),
+    ("archive_files_taken_check", {"status": "archived", "archived_at": None}),
+    ("archive_files_taken_check", {"status": "written", "archived_at": LATE}),
+    ("archive_files_whole_check", {"status": "writing", "archived_at": None}),
+    ("archive_files_whole_check", {"status": "archived", "sha256": None}),
+    ("archive_files_sha256_check", {"sha256": SHORT}),
+    ("archive_files_month_check", {"month": "2026-01-02"}),
+    ("archive_keys_month_check", {"month": "2026-01-02"}),
+    ("archive_restores_month_check", {"month": "2026-01-02"}),
+    ("archive_restores_keep_until_check", {"restored_at": LATE, "keep_until": EARLY}),
     ("background_tasks_ended_check", {"status": "completed", "completed_at": None}),
     ("background_tasks_ended_check", {"status": "pending", "completed_at": LATE}),
     ("background_tasks_held_check", {"status": "completed", "worker_id": "w1"}),
@@ -297,6 +319,12 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("clickhouse_analytics_exported_check", {"exported": True, "exported_at": None}),
     ("clickhouse_analytics_exported_check", {"exported": False, "exported_at": LATE}),
     ("conversation_compressions_sequence_check", {"from_sequence": 3, "to_sequence": 2}),
+    ("audit_seals_number_check", {"number": 0}),
+    ("audit_seals_row_count_check", {"row_count": 0}),
+    ("audit_seals_rows_check", {"row_ids": None}),
+    ("audit_seals_rows_check", {"row_digests": None}),
+    ("audit_seals_digests_check", {"head": SHORT}),
+    ("audit_seals_digests_check", {"rows_digest": LONG}),
     ("conversation_events_message_id_check", {"event_type": "message.added", "message_id": None}),
     ("crdt_versions_content_hash_check", {"content_hash": SHORT}),
     ("cross_session_patterns_global_check", {"user_id": None, "examples": [{"text": "Hello"}]}),

@@ -1,6 +1,6 @@
-"""The one place that wires the domains together into one ASGI application."""
+"""The program put together: what the server, workers and commands start."""
 
 from helix.app.wiring import App, build, started
-from helix.app.work import task_registry
+from helix.app.worker import worker_tasks
 
-__all__ = ["App", "build", "started", "task_registry"]
+__all__ = ["App", "build", "started", "worker_tasks"]

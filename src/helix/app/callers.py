@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import Request
 
 from helix import accounts, conversations, tasks
+from helix.core.audit import Actor
 
 __all__ = [
     "admin_of",
@@ -47,25 +48,28 @@ def user_of(
     return identify
 
 
-def admin_of(people: accounts.Accounts) -> Callable[[Request], Awaitable[None]]:
-    """Return what lets administrators pass, by role and by scope."""
-    known = admin_user_of(people)
+def admin_of(people: accounts.Accounts) -> Callable[[Request], Awaitable[Actor]]:
+    """Return what lets administrators pass, by role and by scope, and tells who acts."""
+    known = principal_of(people, accounts.Scope.ADMIN)
 
-    async def check(request: Request) -> None:
-        await known(request)
+    async def identify(request: Request) -> Actor:
+        principal = await known(request)
+        if principal.role is not accounts.UserRole.ADMIN:
+            raise accounts.ScopeMissing(accounts.Scope.ADMIN.value)
+        origin = None if request.client is None else request.client.host
+        return Actor("user", principal.user_id, principal.api_key_id, origin)
 
-    return check
+    return identify
 
 
 def admin_user_of(people: accounts.Accounts) -> Callable[[Request], Awaitable[UUID]]:
     """Return what lets administrators pass, by role and by scope, and tells who it is."""
-    known = principal_of(people, accounts.Scope.ADMIN)
+    known = admin_of(people)
 
     async def identify(request: Request) -> UUID:
-        principal = await known(request)
-        if principal.role is not accounts.UserRole.ADMIN:
-            raise accounts.ScopeMissing(accounts.Scope.ADMIN.value)
-        return principal.user_id
+        user_id = (await known(request)).user_id
+        assert user_id is not None  # noqa: S101 - an administrator is a user
+        return user_id
 
     return identify
 

@@ -6,6 +6,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -25,15 +26,21 @@ from helix import (
 )
 from helix.app import callers, recall, work
 from helix.app.api import bounded, build_api
+from helix.app.asking import Asking
 from helix.app.holding import hold, quarantined, why_held
 from helix.core.clock import Clock
 from helix.core.config import Settings
 from helix.core.crypto import Keyring
-from helix.core.db import Database
+from helix.core.db import Connection, Database
 from helix.core.errors import HelixError
 from helix.core.ids import IdSource
 from helix.core.log import get_log
 from helix.core.quarantine import Quarantined, until_released
+from helix.core.seats import Seat
+from helix.operations import erasure, retention
+from helix.operations.backup import routes as backup_routes
+from helix.operations.doctor import Doctor
+from helix.operations.secrets import SecretsWatch
 
 __all__ = ["App", "build", "started"]
 
@@ -42,14 +49,22 @@ _SESSION_PURPOSE = "helix session tokens"
 
 
 class App:
-    """The ASGI application, and what it is made of."""
+    """The ASGI application, and what it is made of. `registry` is all that its worker can do."""
 
-    def __init__(self, settings: Settings, db: Database, keyring: Keyring, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        keyring: Keyring,
+        clock: Clock,
+        *,
+        seated: bool,
+    ) -> None:
         self._db, self._clock, self._ids = db, clock, IdSource()
         self._held: HelixError | None = None
         counters = CollectorRegistry()
         self._accounts = accounts.build(
-            db, settings, signing_keys=keyring.derived(_SESSION_PURPOSE), clock=clock
+            db, settings, signing_keys=lambda: keyring.derived(_SESSION_PURPOSE), clock=clock
         )
         self._providers = providers.build(db, settings, keyring=keyring, clock=clock)
         self._ledger = ledger.build(db, clock=clock)
@@ -62,12 +77,17 @@ class App:
             clock=clock,
             counters=counters,
         )
-        self._memories = memory.build(db, settings, clock)
+        asking = Asking(settings, self._accounts, self._gateway)
+        self._memories = memory.build(
+            db, settings, clock, embedder=asking.embedder(), erase_content=self._erase_talks
+        )
         self._knowledge = knowledge.build(db, settings, clock, embedder=self._memories.embedder)
         self._nodes = memory.build_replication(
             db, settings, keyring, clock, embed=self._memories.embedder is not None
         )
-        self._talks = self._build_talks(settings)
+        self._secrets = SecretsWatch(db, keyring)
+        self._gateway.add_problems(self._secrets.problems)
+        self._talks = self._build_talks(settings, asking)
         self._debates = debates.build(
             db,
             gateway=self._gateway,
@@ -78,15 +98,26 @@ class App:
             clock=clock,
         )
         registry = work.fill_registry(
-            db, settings, talks=self._talks, embedder=self._memories.embedder
+            db,
+            settings,
+            talks=self._talks,
+            embedder=self._memories.embedder,
+            extractor=asking.extractor(),
         )
         self._debates.register(registry)
+        self.registry = registry
         self._worker = work.build_worker(db, registry, settings, clock, counters)
+        self._doctor = Doctor(
+            db, settings, keyring, clock, counters=counters, breakers=self._open_breakers
+        )
+        self._seat: Seat | None = None
+        if seated:
+            self._seat = Seat(db.url, kind="server", most=settings.connections_max())
         self._webhooks = tasks.webhook_sender(keyring, allowed_hosts=settings.webhook_host_list)
         self._api = build_api(self._routers(settings, keyring, registry), clock)
         self._body_bytes_max = max(settings.body_bytes_max, settings.knowledge_file_bytes_max)
 
-    def _build_talks(self, settings: Settings) -> conversations.Conversations:
+    def _build_talks(self, settings: Settings, asking: Asking) -> conversations.Conversations:
         """Put conversations together with the calls they are made of."""
         talks = conversations.build(
             self._db,
@@ -95,25 +126,29 @@ class App:
             read=gateway.request_messages,
             read_answer=gateway.answer_message,
             search_memories=recall.searcher_of(self._memories),
-            summarise=self._summariser(settings),
+            summarise=asking.summariser(),
             enqueue_compression=work.enqueue_compression,
         )
-        self._gateway.add_before(conversations.before_hook(talks))
-        self._gateway.add_after(conversations.after_hook(talks))
-        self._gateway.add_after(recall.uses_hook(self._memories))
+        self._gateway.add_before(
+            conversations.before_hook(talks, window_of=recall.window_of(self._providers))
+        )
+        self._gateway.add_after(
+            conversations.after_hook(talks),
+            wanted=lambda request, _: request.options.session is not None,
+        )
+        self._gateway.add_after(
+            recall.uses_hook(self._memories),
+            wanted=lambda _, injected: injected is not None and injected.memory is not None,
+        )
         return talks
 
-    def _summariser(self, settings: Settings) -> conversations.Summarise | None:
-        """Return who writes summaries of conversations, if a model is set for that."""
-        model = settings.conversation_summary_model
-        if model is None:
-            return None
-
-        async def ask(user_id: UUID, fields: Mapping[str, Any]) -> gateway.Completion:
-            principal = await self._accounts.on_behalf(user_id)
-            return await self._gateway.caller.ask(principal, fields)
-
-        return conversations.summariser(ask, model=model)
+    async def _erase_talks(self, user_id: UUID, sources: memory.Sources | None) -> Sequence[UUID]:
+        """Erase the conversations that memories were drawn from; with None all of the user's."""
+        if sources is None:
+            return await self._talks.erase_all(user_id=user_id)
+        return await self._talks.erase_behind(
+            user_id=user_id, ids=sources.conversation_ids, response_ids=sources.response_ids
+        )
 
     def _routers(
         self, settings: Settings, keyring: Keyring, registry: tasks.TaskRegistry
@@ -122,6 +157,7 @@ class App:
         people, scope = self._accounts, accounts.Scope
         return [
             accounts.router(people),
+            erasure.build_router(self._db, settings, self._clock, admin=callers.admin_of(people)),
             ledger.router(people, self._db, self._clock),
             providers.build_router(
                 self._providers,
@@ -140,7 +176,11 @@ class App:
                 secret_for=tasks.webhook_secrets(keyring),
             ),
             conversations.build_router(self._talks, callers.conversation_caller_of(people)),
-            memory.build_router(self._memories, callers.user_of(people, scope.MEMORIES)),
+            memory.build_router(
+                self._memories,
+                callers.user_of(people, scope.MEMORIES),
+                may_erase=callers.user_of(people, scope.CONVERSATIONS),
+            ),
             knowledge.build_router(self._knowledge, callers.user_of(people, scope.KNOWLEDGE)),
             memory.build_node_router(
                 self._nodes,
@@ -150,7 +190,25 @@ class App:
                 compress=settings.memory_compression,
             ),
             self._debates.router(callers.principal_of(people, scope.DEBATES)),
+            backup_routes.build_router(
+                self._db,
+                settings,
+                keyring,
+                registry,
+                self._clock,
+                admin=callers.admin_of(people),
+            ),
+            retention.build_router(self._db, settings, self._clock, callers.admin_of(people)),
+            self._doctor.router(callers.admin_of(people)),
         ]
+
+    def _open_breakers(self) -> Mapping[str, str]:
+        """Return the providers whose breaker is not closed in this process."""
+        states = {
+            provider.name: self._providers.shown(provider).breaker.value
+            for provider in self._providers.registry.providers.values()
+        }
+        return {name: state for name, state in states.items() if state != "closed"}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one HTTP request, or the server's start and stop."""
@@ -199,20 +257,33 @@ class App:
         self._held = None
         _log.warning("released")
 
+    async def spend(self, conn: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Decimal]:
+        """Return what tasks have cost in model calls; what the keeper of a worker asks."""
+        return await self._ledger.spend_of_tasks(conn, task_ids)
+
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start every domain; whatever acts by itself must be started here."""
+        if self._seat is not None:
+            self._seat.start()
+            stack.push_async_callback(self._seat.stop)
         self._accounts.start()
         stack.push_async_callback(self._accounts.stop)
-        parts = (self._providers, self._ledger, self._gateway, self._memories, self._nodes)
+        parts = (
+            self._secrets,
+            self._providers,
+            self._ledger,
+            self._gateway,
+            self._memories,
+            self._nodes,
+            self._doctor,
+        )
         for part in parts:
             await part.start()
             stack.push_async_callback(part.stop)
         stack.push_async_callback(self._debates.stop)
         if self._worker is not None:
             running = asyncio.create_task(
-                tasks.run_worker(
-                    self._worker, spend=work.spend_of(self._ledger), webhooks=self._webhooks
-                ),
+                tasks.run_worker(self._worker, spend=self.spend, webhooks=self._webhooks),
                 name="helix-worker",
             )
             stack.push_async_callback(self._stop_worker, self._worker, running)
@@ -227,9 +298,14 @@ class App:
             _log.error("worker_failed", exc=exc)
 
 
-def build(settings: Settings, db: Database, keyring: Keyring, clock: Clock) -> App:
-    """Return the ASGI application of a server; it starts and stops with its lifespan."""
-    return App(settings, db, keyring, clock)
+def build(
+    settings: Settings, db: Database, keyring: Keyring, clock: Clock, *, seated: bool = True
+) -> App:
+    """Return the ASGI application of a server; it starts and stops with its lifespan.
+
+    `seated`: it says itself how many connections it may open; a worker does so for all of it.
+    """
+    return App(settings, db, keyring, clock, seated=seated)
 
 
 @asynccontextmanager

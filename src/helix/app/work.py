@@ -1,33 +1,21 @@
 """Background work: every type of task and every schedule, and the worker inside the server."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from decimal import Decimal
 from uuid import UUID
 
 from prometheus_client import CollectorRegistry
 
-from helix import conversations, knowledge, ledger, memory, operations, providers, retrieval, tasks
+from helix import conversations, knowledge, ledger, memory, providers, retrieval, tasks
 from helix.core.clock import Clock, SystemClock
 from helix.core.config import Settings
 from helix.core.db import Connection, Database
 from helix.core.instance import load_keyring
-from helix.operations.backup import register_backups
+from helix.operations.audit import register_audit
+from helix.operations.backup.jobs import register_backups
+from helix.operations.doctor import register_doctor
+from helix.operations.erasure import register_erasures
+from helix.operations.retention import nightly, register_retention
 
-__all__ = ["build_worker", "enqueue_compression", "fill_registry", "spend_of", "task_registry"]
-
-
-def task_registry(db: Database, settings: Settings) -> tasks.TaskRegistry:
-    """Return what a worker in a process of its own can do.
-
-    It has no gateway: debates, which call models, are held by servers alone, and conversations are
-    condensed by extraction.
-    """
-    return fill_registry(
-        db,
-        settings,
-        talks=conversations.build(db, settings),
-        embedder=memory.choose_embedder(settings),
-    )
+__all__ = ["build_worker", "enqueue_compression", "fill_registry"]
 
 
 def fill_registry(
@@ -36,10 +24,16 @@ def fill_registry(
     *,
     talks: conversations.Conversations,
     embedder: retrieval.Embedder | None,
+    extractor: memory.Extractor | None,
 ) -> tasks.TaskRegistry:
-    """Return every type of task and every schedule that needs no gateway."""
+    """Return every type of task and every schedule but those of debates."""
     registry, clock = tasks.TaskRegistry(), SystemClock()
-    tasks.register_jobs(registry, clean=lambda: operations.housekeep(db.url))
+    tasks.register_jobs(
+        registry,
+        clean=lambda: nightly(db, settings, clock=clock),
+        cron=f"{settings.retention_minute} {settings.retention_hour} * * *",
+    )
+    register_retention(registry, db, settings, clock=clock)
     providers.register_jobs(
         registry,
         db=db,
@@ -48,8 +42,11 @@ def fill_registry(
         propose_price=ledger.Proposals(),
     )
     register_backups(registry, db, settings, clock=clock)
+    register_audit(registry, db, settings, clock=clock)
+    register_erasures(registry, db, settings)
+    register_doctor(registry, db, settings, clock=clock)
     conversations.register_jobs(registry, talks)
-    memory.register_jobs(registry, db, embedder)
+    memory.register_jobs(registry, db, embedder, extractor)
     knowledge.register_jobs(
         registry,
         db,
@@ -81,17 +78,6 @@ def build_worker(
     return tasks.build_worker(
         db, registry, options, clock=clock, metrics=tasks.WorkerMetrics(counters)
     )
-
-
-def spend_of(
-    books: ledger.Ledger,
-) -> Callable[[Connection, Sequence[UUID]], Awaitable[dict[UUID, Decimal]]]:
-    """Return what tells the queue what its tasks have cost in model calls."""
-
-    async def spend(conn: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Decimal]:
-        return await books.spend_of_tasks(conn, task_ids)
-
-    return spend
 
 
 async def enqueue_compression(conn: Connection, conversation_id: UUID, user_id: UUID) -> None:

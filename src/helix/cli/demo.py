@@ -8,9 +8,7 @@ or else one of its own, on a throwaway directory that is gone afterwards.
 import asyncio
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,15 +19,12 @@ from uuid import uuid4
 import typer
 
 from helix import debates
-from helix.accounts import bootstrap_admin
-from helix.app import build, started
+from helix.cli.own import runs, throwaway
 from helix.core.clock import SystemClock
 from helix.core.config import Settings, load_settings
-from helix.core.db import Database, Role, connect
-from helix.core.errors import Misuse
-from helix.core.instance import load_keyring, locate, make_home
+from helix.core.db import Role, connect
+from helix.core.instance import locate
 from helix.core.log import configure
-from helix.operations import EmbeddedPostgres, upgrade
 
 __all__ = ["SCRIPT", "main"]
 
@@ -212,41 +207,15 @@ async def _held(settings: Settings, *, as_json: bool) -> None:
             await debates.follow(conn, made.id, as_json=as_json)
         finally:
             await conn.close()
-    print(f"helix debates transcript {made.id}", file=sys.stderr) if _runs(settings) else None
-
-
-def _runs(settings: Settings) -> bool:
-    """Say whether a server runs on the home that is meant."""
-    try:
-        return locate(settings).url is not None
-    except Misuse:
-        return False
+    print(f"helix debates transcript {made.id}", file=sys.stderr) if runs(settings) else None
 
 
 @asynccontextmanager
 async def _helix(settings: Settings) -> AsyncIterator[str]:
     """Give the database of the Helix that runs here, or of one made for this block."""
-    if _runs(settings):
+    if runs(settings):
         yield locate(settings).database_url
         return
     print("no Helix runs here: starting one that is gone afterwards", file=sys.stderr)
-    place = Path(tempfile.mkdtemp(prefix="helix-demo-"))
-    try:
-        own = load_settings({"HELIX_LOG_LEVEL": settings.log_level}, home=place / "home")
-        make_home(own.home_dir)
-        postgres = EmbeddedPostgres(own, durable=False)
-        try:
-            url = await postgres.start()
-            await upgrade(url)
-            keyring = load_keyring(own, create=True)
-            db = Database(url, own.pool_limits())
-            try:
-                await bootstrap_admin(db)
-                async with started(build(own, db, keyring, SystemClock())):
-                    yield url
-            finally:
-                await db.close()
-        finally:
-            await postgres.stop()
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    async with throwaway(settings) as url:
+        yield url

@@ -8,9 +8,10 @@ for a default. Any secret can come from a file instead: NAME_FILE holds a path.
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -21,7 +22,10 @@ __all__ = ["Settings", "load_settings"]
 
 _DEFAULT_PASSWORD = "helixagent123"  # noqa: S105 - the documented default; refused off loopback
 _NOT_SETTINGS = frozenset({"HELIX_API_KEY"})  # where people keep the key they call Helix with
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
+_DEFAULT_PASSWORDS = frozenset(
+    {_DEFAULT_PASSWORD, "postgres", "password", "changeme", "helix", "helixagent"}
+)
+"""Passwords that documents and images come with: no secrets."""
 
 
 def _key(provider: str, *names: str) -> Any:
@@ -39,6 +43,13 @@ def _base_url(provider: str, name: str, url: str) -> Any:
         default=url,
         validation_alias=AliasChoices(name, name.lower()),
         description=f"Base URL of the provider `{provider}`.",
+    )
+
+
+def _days(default: int, what: str) -> Any:
+    """Return the setting that says for how many days rows of a kind are kept."""
+    return Field(
+        default=default, ge=0, le=36_500, description=f"How many days {what}; 0: for ever."
     )
 
 
@@ -230,8 +241,22 @@ class Settings(BaseModel):
     )
     embedder: str = Field(
         default="auto",
-        pattern="^(auto|local|none)$",
-        description="What makes vectors for search: local (the offline model), none, or auto.",
+        pattern=r"^(auto|local|none|[^/\s]+/\S+)$",
+        max_length=255,
+        description="What makes vectors for search: local (the offline model), none, auto (local"
+        " where installed), or a model of a provider as openai/text-embedding-3-small.",
+    )
+    embedder_dimension: int = Field(
+        default=0,
+        ge=0,
+        le=16_000,
+        description="Length of the vectors of a provider's model; 0: what it gives.",
+    )
+    memory_extraction_model: str | None = Field(
+        default=None,
+        max_length=255,
+        description="Model that names entities and relations of new memories in the background;"
+        " without it rules alone do.",
     )
     node_id: str = Field(
         default="",
@@ -292,6 +317,115 @@ class Settings(BaseModel):
     )
     backup_keep_min: int = Field(
         default=7, ge=1, le=1_000, description="Newest backups that are kept however old they are."
+    )
+    backup_physical_days: int = Field(
+        default=7,
+        ge=0,
+        le=365,
+        description="Days between physical backups; 0 makes none by itself.",
+    )
+    backup_window_days: int = Field(
+        default=7, ge=1, le=3_650, description="How many days back any moment can be restored."
+    )
+    wal_archive: bool = Field(
+        default=True,
+        description="Whether the log of the embedded PostgreSQL is archived, beside the backups.",
+    )
+    wal_archive_timeout_s: int = Field(
+        default=300, ge=10, le=86_400, description="Longest until what was written is archived."
+    )
+
+    retention_hour: int = Field(
+        default=2, ge=0, le=23, description="Hour (UTC) at which retention runs every day."
+    )
+    retention_minute: int = Field(
+        default=0, ge=0, le=59, description="Minute of that hour at which it runs."
+    )
+    request_days: int = _days(
+        90, "requests with their responses and texts stay in the database; then they are archived"
+    )
+    usage_days: int = _days(
+        365, "every answer's usage is kept; sums by day and month stay for ever"
+    )
+    usage_hour_days: int = _days(365, "sums of usage by hour are kept")
+    tool_audit_days: int = _days(365, "the audit of tools is kept")
+    audit_days: int = _days(365, "the audit of sensitive operations is kept")
+    error_days: int = _days(90, "errors are kept one by one; then they are summed up")
+    error_summary_days: int = _days(365, "sums of errors are kept")
+    task_days: int = _days(90, "ended tasks are kept, with their events and attempts")
+    webhook_days: int = _days(30, "told or failed webhook messages are kept")
+    stream_days: int = _days(30, "timings of streams are kept")
+    protocol_days: int = _days(90, "figures of calls to MCP, ACP and LSP servers are kept")
+    export_days: int = _days(30, "analytics events are kept once they are exported")
+    replay_days: int = _days(90, "figures of replays of conversations are kept")
+    snapshot_days: int = _days(
+        90, "snapshots of conversations are kept; the newest of each kind stays"
+    )
+    session_days: int = _days(30, "sessions are kept after they expired")
+    debate_days: int = _days(0, "debates are kept after they ended")
+    budget_period_days: int = _days(396, "past periods of budgets are kept")
+    refusal_days: int = _days(365, "counts of refused calls are kept")
+    sync_history_days: int = _days(365, "runs of the models sync are kept")
+    backup_run_days: int = _days(400, "results of backups and restore tests are kept")
+    retention_run_days: int = _days(365, "what retention did is kept")
+    archive_dir: Path | None = Field(
+        default=None, description="Directory of archived requests; HELIX_HOME/archive if empty."
+    )
+    archive_file_requests: int = Field(
+        default=50_000, ge=1, le=10_000_000, description="Most requests in one file of the archive."
+    )
+    archive_restore_days: int = Field(
+        default=30,
+        ge=1,
+        le=3_650,
+        description="How many days restored requests stay in the database.",
+    )
+    partition_months_ahead: int = Field(
+        default=3, ge=1, le=60, description="How many months ahead partitions are made."
+    )
+    partition_lock_ms: int = Field(
+        default=200,
+        ge=10,
+        le=60_000,
+        description="Longest a partition being made or dropped waits for a lock, and so makes"
+        " others wait; it tries again.",
+    )
+    partition_tries: int = Field(
+        default=30, ge=1, le=10_000, description="How often it tries before the next night's run."
+    )
+    views_refresh_minutes: int = Field(
+        default=1,
+        ge=0,
+        le=59,
+        description="How often it is looked which materialized views are due; 0: never.",
+    )
+    maintenance_hour: int = Field(
+        default=4,
+        ge=0,
+        le=23,
+        description="Hour (UTC) at which the database is vacuumed and analyzed, and bloated indexes"
+        " are made anew.",
+    )
+    reindex_bloat_ratio: float = Field(
+        default=0.5,
+        ge=0.1,
+        le=1,
+        description="Share of an index that must be estimated as empty for it to be made anew;"
+        " 1: never.",
+    )
+    reindex_bytes_min: int = Field(
+        default=10_000_000, ge=0, description="Smallest index that is ever made anew."
+    )
+
+    allow_unsafe_database: bool = Field(
+        default=False,
+        description="Whether an outside database off loopback may have fsync, full_page_writes or "
+        "synchronous_commit off: it then forgets acknowledged calls when its machine loses power.",
+    )
+    doctor_interval_s: float = Field(
+        default=60.0,
+        le=86_400,
+        description="How often a server looks at itself for its metrics; 0: never.",
     )
 
     database_url: SecretStr | None = Field(
@@ -402,6 +536,13 @@ class Settings(BaseModel):
         return Path(os.path.abspath(self.backup_dir.expanduser()))  # noqa: PTH100 - keeps symlinks
 
     @property
+    def archive_path(self) -> Path:
+        """HELIX_ARCHIVE_DIR as an absolute path, or the home's own directory of the archive."""
+        if self.archive_dir is None:
+            return self.home_dir / "archive"
+        return Path(os.path.abspath(self.archive_dir.expanduser()))  # noqa: PTH100 - keeps symlinks
+
+    @property
     def webhook_host_list(self) -> tuple[str, ...]:
         """HELIX_WEBHOOK_HOSTS as its parts."""
         return _parts(self.webhook_hosts)
@@ -425,8 +566,8 @@ class Settings(BaseModel):
     def external_url(self) -> str | None:
         """The URL of the outside database, or None in the embedded mode.
 
-        Raises Misuse for a URL that is not PostgreSQL's, and for the documented default password
-        anywhere but on loopback.
+        Raises Misuse for a URL that is not PostgreSQL's, and for a well-known default password
+        anywhere but between a Helix and a database that nobody off this machine reaches.
         """
         if self.database_url is not None and self.database_url.get_secret_value():
             url = normalise_url(self.database_url.get_secret_value())
@@ -441,11 +582,18 @@ class Settings(BaseModel):
             host, password_given = parts.hostname or "", parts.password
         except ValueError as exc:
             raise Misuse("DATABASE_URL cannot be read as a URL") from exc
-        if password_given == _DEFAULT_PASSWORD and host not in _LOOPBACK:
+        if password_given in _DEFAULT_PASSWORDS and not self.is_private(url):
+            where = host or "a database that others can reach, or a Helix they can"
             raise Misuse(
-                f"the default database password is refused for {host}: set a password of your own"
+                f"the default database password is refused for {where}: set a password of your own"
             )
         return url
+
+    def is_private(self, url: str) -> bool:
+        """Whether nobody off this machine reaches the database at `url`, or this Helix."""
+        parts = urlsplit(url)
+        hosts = [parts.hostname or "", *parse_qs(parts.query).get("host", [])]
+        return all(map(_is_loopback, [self.host, *hosts]))
 
     def pool_limits(self) -> dict[Role, PoolLimits]:
         """The bounds of each pool of the server."""
@@ -458,6 +606,25 @@ class Settings(BaseModel):
             Role.RECORDER: replace(bounds, kept=1, maximum=4),
             Role.OPERATOR: replace(bounds, kept=0, maximum=4),
         }
+
+    def connections_max(self) -> int:
+        """The most connections one server opens: its pools, and those outside of them.
+
+        Outside are two for recording, six of a worker, one its seat, and four for what comes and
+        goes: the doctor, housekeeping, backups.
+        """
+        pooled = sum(limits.maximum for limits in self.pool_limits().values())
+        return pooled + 2 + 1 + 4 + (6 if self.worker_concurrency else 0)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine only: a loopback address, its name, a socket, or nothing."""
+    if host in {"", "localhost"} or host.startswith("/"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from helix.core.errors import Misuse, Unavailable
+from helix.core.errors import Misuse, NotFound, StorageFull, Unavailable
 from helix.core.sql import NamedStatement, named_statements
 
 __all__ = [
@@ -205,7 +205,8 @@ class Database:
     async def connection(self, role: Role) -> AsyncIterator[Connection]:
         """Lend a connection that acts as `role`.
 
-        Raises Unavailable when none is to be had within the pool's acquire timeout.
+        Raises Unavailable when none is to be had within the pool's acquire timeout, and
+        StorageFull in place of what PostgreSQL says when its disk is full.
         """
         limits = self._limits[role]
         async with AsyncExitStack() as stack:
@@ -217,7 +218,10 @@ class Database:
                 raise Unavailable(
                     "the database cannot be reached; try again shortly", retry_after_s=1
                 ) from exc
-            yield conn
+            try:
+                yield conn
+            except asyncpg.DiskFullError as exc:
+                raise StorageFull from exc
 
     @asynccontextmanager
     async def transaction(
@@ -226,9 +230,15 @@ class Database:
         """One unit of work: commits when the block ends, rolls back if it raises.
 
         `tenant` is the user whose rows `app` may see and write; it holds for this transaction
-        only. Without it `app` sees no tenant's rows. Hold it across no model or tool call.
+        only. Without it `app` sees no tenant's rows. Hold it across no model or tool call. Raises
+        NotFound when the tenant would write a row that refers to one it does not see.
         """
-        async with self.connection(role) as conn, conn.transaction():
-            if tenant is not None:
-                await conn.execute("SELECT set_config('helix.tenant', $1, true)", str(tenant))
-            yield conn
+        try:
+            async with self.connection(role) as conn, conn.transaction():
+                if tenant is not None:
+                    await conn.execute("SELECT set_config('helix.tenant', $1, true)", str(tenant))
+                yield conn
+        except asyncpg.InsufficientPrivilegeError as exc:
+            if tenant is None or "row-level security" not in str(exc):
+                raise
+            raise NotFound("something that this refers to by its id is not there") from exc

@@ -9,6 +9,7 @@
     ├── Conflict         409   the thing is not in the state this needs
     ├── TooMany          429   a limit is used up; may carry retry_after_s
     ├── Unavailable      503   expected trouble (database, provider); may carry retry_after_s
+    │   ├── StorageFull  503   … because PostgreSQL has no room left on its disk
     │   └── Upstream     502   … of a provider
     └── Misuse                 a command line or setting is wrong: one line, exit status 2
 
@@ -24,6 +25,7 @@ __all__ = [
     "HelixError",
     "Misuse",
     "NotFound",
+    "StorageFull",
     "TooLarge",
     "TooMany",
     "Unauthenticated",
@@ -114,6 +116,19 @@ class Unavailable(HelixError):
     code = "unavailable"
     status = 503
     kind = "service_unavailable_error"
+
+
+class StorageFull(Unavailable):
+    """PostgreSQL has no room left to write; what only reads is still served."""
+
+    code = "storage_full"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database has no room left on its disk: nothing new can be recorded until it has; "
+            "an operator has to free some (helix doctor tells where)",
+            retry_after_s=10,
+        )
 
 
 class Upstream(Unavailable):

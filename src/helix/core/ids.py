@@ -9,6 +9,8 @@ import threading
 from datetime import UTC, datetime
 from uuid import UUID
 
+from asyncpg.pgproto import pgproto
+
 __all__ = ["IdSource", "time_of", "uuid7", "uuid7_beside", "uuid_floor"]
 
 _MS_MAX = (1 << 48) - 1
@@ -26,7 +28,15 @@ def uuid7(unix_ms: int, *, rand_a: int | None = None) -> UUID:
     noise = int.from_bytes(os.urandom(10), "big")
     twelve = (noise >> 64) & 0xFFF if rand_a is None else rand_a & 0xFFF
     low = (0b10 << _RAND_B_BITS) | (noise & ((1 << _RAND_B_BITS) - 1))
-    return UUID(int=(unix_ms << 80) | (0x7 << 76) | (twelve << 64) | low)
+    return _made((unix_ms << 80) | (0x7 << 76) | (twelve << 64) | low)
+
+
+def _made(value: int) -> UUID:
+    """Return an id as the driver's own UUID, as ids out of the database are.
+
+    It is a uuid.UUID to everybody, made and written out in a tenth of the time.
+    """
+    return pgproto.UUID(value.to_bytes(16, "big"))  # type: ignore[no-any-return]
 
 
 def uuid7_beside(parent: UUID) -> UUID:

@@ -26,6 +26,7 @@ from helix.operations import embedded_postgres, running_postgres
 from helix.operations.check import check as compare
 from helix.operations.drift import generated_files
 from helix.operations.errors import DeletionsNotConfirmed
+from helix.operations.guard import require_backup, without_backup
 from helix.operations.migrate import (
     current as stand,
 )
@@ -43,6 +44,7 @@ from helix.operations.plan import plan as try_out
 from helix.operations.plan import render_plan
 from helix.operations.revisions import create_revision
 from helix.operations.runner import read_applied
+from helix.operations.types import Guard
 
 __all__ = ["app", "main"]
 
@@ -59,6 +61,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 Target = Annotated[
     str, typer.Argument(help="A revision, its beginning, head, base, +N or -N.", metavar="[REV]")
 ]
+
+
+WithoutBackup = Annotated[
+    bool,
+    typer.Option("--without-backup", help="Destroy data though no tested backup is there; logged."),
+]
+
+
+def _guard(*, unguarded: bool) -> Guard:
+    return without_backup(_say) if unguarded else require_backup
 
 
 def main(args: list[str]) -> None:
@@ -113,12 +125,20 @@ def plan_command(
 
 
 @app.command("upgrade")
-def upgrade_command(target: Target = "head", home: Home = None, as_json: AsJson = False) -> None:
-    """Apply the revisions up to REV (default: head)."""
+def upgrade_command(
+    target: Target = "head",
+    home: Home = None,
+    as_json: AsJson = False,
+    unguarded: WithoutBackup = False,
+) -> None:
+    """Apply the revisions up to REV (default: head).
+
+    Before one that destroys data a tested backup of the last 24 hours has to be there.
+    """
 
     async def work() -> None:
         async with _database(home, "upgrade") as (_, url):
-            await apply(url, target=target, report=_say)
+            await apply(url, target=target, report=_say, guard=_guard(unguarded=unguarded))
             if as_json:
                 _emit(await stand(url))
 
@@ -133,16 +153,24 @@ def downgrade_command(
     yes: Annotated[
         bool, typer.Option("--yes", help="Drop the tables and columns that are listed.")
     ] = False,
+    unguarded: WithoutBackup = False,
 ) -> None:
     """Take revisions back until the database is at REV (default: one back).
 
     Tables and columns that go are listed with their rows; without --yes nothing is done then.
+    If rows go, a tested backup of the last 24 hours has to be there.
     """
 
     async def work() -> None:
         async with _database(home, "downgrade") as (_, url):
             try:
-                await take_back(url, target=target, confirmed=yes, report=_say)
+                await take_back(
+                    url,
+                    target=target,
+                    confirmed=yes,
+                    report=_say,
+                    guard=_guard(unguarded=unguarded),
+                )
             except DeletionsNotConfirmed as exc:
                 for lost in exc.deletions:
                     if as_json:

@@ -7,11 +7,15 @@ from helix.core.errors import HelixError, Misuse, Unavailable
 from helix.operations.types import Deletion
 
 __all__ = [
+    "BackupNeeded",
+    "ConnectionsShort",
     "DatabaseUnsuitable",
     "DeletionsNotConfirmed",
+    "LocksBusy",
     "MigrationBusy",
     "MigrationFailed",
     "NamesTaken",
+    "RetentionBusy",
     "RevisionUnknown",
     "SchemaUnknown",
 ]
@@ -21,6 +25,24 @@ class DatabaseUnsuitable(Misuse):
     """The server or login cannot hold Helix: too old, no pgvector, no right to create."""
 
     code: ClassVar[str] = "operations.database_unsuitable"
+
+
+class ConnectionsShort(Misuse):
+    """The server has no room for the connections of one more process."""
+
+    code: ClassVar[str] = "operations.connections_short"
+
+
+class BackupNeeded(Misuse):
+    """A migration would destroy data and no backup of it is new enough, or tested."""
+
+    code: ClassVar[str] = "operations.backup_needed"
+
+    def __init__(self, what: str, lacking: str) -> None:
+        super().__init__(
+            f"{what}, and {lacking}: run `helix backup create` and `helix backup verify` first, "
+            "or run `helix db` with --without-backup"
+        )
 
 
 class SchemaUnknown(Misuse):
@@ -76,3 +98,29 @@ class MigrationBusy(Unavailable):
     """Another migrator, or the queries on a table, did not make way in time."""
 
     code: ClassVar[str] = "operations.migration_busy"
+
+
+class RetentionBusy(Unavailable):
+    """Another process retains, archives or restores."""
+
+    code: ClassVar[str] = "operations.retention_busy"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another process runs retention, or restores from the archive: try again when it is"
+            " done",
+            retry_after_s=60,
+        )
+
+
+class LocksBusy(Unavailable):
+    """A lock that a partition needs for a moment was never free."""
+
+    code: ClassVar[str] = "operations.locks_busy"
+
+    def __init__(self, what: str, tries: int) -> None:
+        super().__init__(
+            f"{what}: others held their locks in {tries} tries; look for long transactions, or"
+            " raise HELIX_PARTITION_LOCK_MS",
+            retry_after_s=60,
+        )

@@ -29,14 +29,17 @@ from helix.operations.errors import (
 from helix.operations.runner import Runner, quoted, read_applied
 from helix.operations.scripts import (
     MIGRATIONS,
+    concerned_table,
     created_names,
     dropped_columns,
     dropped_tables,
     revision_ids,
+    summary,
 )
 from helix.operations.types import (
     AppliedRevision,
     Deletion,
+    Guard,
     MigrationLimits,
     Report,
     Revision,
@@ -78,6 +81,7 @@ async def upgrade(
     limits: MigrationLimits = _LIMITS,
     directory: Path = MIGRATIONS,
     watch: Watch | None = None,
+    guard: Guard | None = None,
 ) -> None:
     """Apply the revisions up to `target` to the database at `url`.
 
@@ -85,6 +89,7 @@ async def upgrade(
     find it done. Raises DatabaseUnsuitable or NamesTaken before anything is made, SchemaUnknown
     when the database holds a revision this Helix does not know, RevisionUnknown for a target that
     is behind, MigrationFailed, and MigrationBusy when locks or another migrator do not make way.
+    `guard` is called, and may raise, before anything is made, when rows would be destroyed.
     """
     async with open_migrator(url, limits) as conn:
         runner = Runner(conn, limits, report, watch)
@@ -104,6 +109,8 @@ async def upgrade(
                     f"the database is at {revisions[at - 1].id}, past {target}: use downgrade"
                 )
             await require_free_names(conn, revisions[:at], revisions[at:goal])
+            if guard is not None:
+                await _guard_rows(conn, revisions[at:goal], guard)
             for revision in revisions[at:goal]:
                 await runner.run(revision, up=True)
             await runner.rebuild_invalid_indexes(directory)
@@ -120,11 +127,13 @@ async def downgrade(
     limits: MigrationLimits = _LIMITS,
     directory: Path = MIGRATIONS,
     watch: Watch | None = None,
+    guard: Guard | None = None,
 ) -> None:
     """Take revisions back until the database is at `target`.
 
     Raises DeletionsNotConfirmed, which lists them, when tables or columns would be dropped and
-    `confirmed` is False; nothing is changed then. Otherwise as `upgrade`.
+    `confirmed` is False; nothing is changed then. Otherwise as `upgrade`; `guard` is called when
+    rows or values go with what is dropped.
     """
     async with open_migrator(url, limits) as conn, _sole_migrator(conn, limits, report):
         runner = Runner(conn, limits, report, watch)
@@ -140,6 +149,8 @@ async def downgrade(
         lost = await deletions(conn, going)
         if lost and not confirmed:
             raise DeletionsNotConfirmed(lost)
+        if guard is not None and (gone := sum(one.rows for one in lost)):
+            await guard(conn, f"this drops {len(lost)} tables or columns with {gone} rows")
         for revision in going:
             await runner.run(revision, up=False)
         if goal == at:
@@ -229,6 +240,24 @@ def resolve(target: str, revisions: tuple[Revision, ...], at: int) -> int:
     if len(matches) != 1:
         raise RevisionUnknown(f"no revision {target!r}: there are {', '.join(ids) or 'none'}")
     return matches[0] + 1
+
+
+async def _guard_rows(conn: Connection, coming: Sequence[Revision], guard: Guard) -> None:
+    """Call the guard once if a statement that destroys data concerns a table with rows."""
+    for revision in coming:
+        for statement in revision.up.destructive:
+            table = concerned_table(statement)
+            if table is not None and not await _has_rows(conn, table):
+                continue
+            await guard(conn, f"revision {revision.id} destroys data ({summary(statement)})")
+            return
+
+
+async def _has_rows(conn: Connection, table: str) -> bool:
+    row = await _QUERIES.row(conn, "find_table", name=table)
+    if row is None or not row["found"]:
+        return False
+    return bool(await conn.fetchval(f"SELECT EXISTS (SELECT FROM {quoted(table)})"))  # noqa: S608
 
 
 def _label(revisions: Sequence[Revision], at: int) -> str:

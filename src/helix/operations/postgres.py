@@ -19,7 +19,8 @@ from helix.core.config import Settings
 from helix.core.db import OUTAGES, connect
 from helix.core.errors import Misuse
 from helix.core.instance import HomePaths, find_postmaster, lock_home, make_home, socket_url
-from helix.operations.postgres_server import EmbeddedPostgres, embedded_postgres
+from helix.operations.backup.keeper import keeper_for
+from helix.operations.postgres_server import EmbeddedPostgres
 from helix.operations.types import Report
 
 __all__ = ["EmbeddedPostgres", "embedded_postgres", "running_postgres"]
@@ -30,6 +31,23 @@ _POLL_S = 0.05
 
 def _quiet(_: str) -> None:
     pass
+
+
+@asynccontextmanager
+async def embedded_postgres(
+    settings: Settings, *, report: Report = _quiet
+) -> AsyncIterator[EmbeddedPostgres]:
+    """Run the home's PostgreSQL for the length of the block, restarted when it dies.
+
+    Its log is archived if HELIX_WAL_ARCHIVE says so. The caller holds the home's lock.
+    """
+    server = EmbeddedPostgres(settings, report=report, keeper=keeper_for(settings, report))
+    await server.start()
+    try:
+        server.watch()
+        yield server
+    finally:
+        await server.stop()
 
 
 @asynccontextmanager
@@ -59,7 +77,8 @@ async def running_postgres(
                 if time.monotonic() > deadline:
                     raise
             else:
-                server = EmbeddedPostgres(settings, report=report)
+                keeper = keeper_for(settings, report)
+                server = EmbeddedPostgres(settings, report=report, keeper=keeper)
                 async with _started_for_all(server, paths):
                     yield server.url
                 return

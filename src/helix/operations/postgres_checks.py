@@ -36,7 +36,8 @@ async def check_external(url: str, settings: Settings, *, report: Report = _quie
 
     Raises Misuse, in one line with the password cut out, when it cannot be reached, refuses the
     login, or is too old, not UTF-8, a standby, without pgvector, short of rights or connections.
-    Reports when it does not keep what it has acknowledged through a power cut.
+    One that does not keep what it has acknowledged through a power cut is refused too, unless the
+    settings accept that or nobody off this machine reaches it; then it is only reported.
     """
     shown = redacted_url(url)
     try:
@@ -50,7 +51,7 @@ async def check_external(url: str, settings: Settings, *, report: Report = _quie
     except (asyncpg.ClientConfigurationError, ValueError) as exc:
         raise Misuse(f"cannot read DATABASE_URL {shown}: {_first_line(exc)}") from exc
     try:
-        return await _check(conn, shown, settings, report)
+        return await _check(conn, url, settings, report)
     finally:
         conn.terminate()
 
@@ -60,7 +61,8 @@ def _first_line(exc: BaseException) -> str:
     return text or type(exc).__name__
 
 
-async def _check(conn: Connection, shown: str, settings: Settings, report: Report) -> str:
+async def _check(conn: Connection, url: str, settings: Settings, report: Report) -> str:
+    shown = redacted_url(url)
     number: str = conn.get_settings().server_version.split()[0]  # "15.18 (Debian 15.18-0+deb12u1)"
     if conn.get_server_version().major < _OLDEST_MAJOR:
         raise DatabaseUnsuitable(
@@ -77,10 +79,15 @@ async def _check(conn: Connection, shown: str, settings: Settings, report: Repor
     if fault is not None:
         raise DatabaseUnsuitable(f"{shown} {fault}")
     if found["unsafe"]:
-        report(
-            f"warning: {', '.join(found['unsafe'])} is off on this database: recorded calls can "
-            "be lost when its machine loses power"
+        said = (
+            f"{', '.join(found['unsafe'])} is off on this database: recorded calls can be lost "
+            "when its machine loses power"
         )
+        if not (settings.allow_unsafe_database or settings.is_private(url)):
+            raise DatabaseUnsuitable(
+                f"{said}. Turn it on, or accept the loss with HELIX_ALLOW_UNSAFE_DATABASE=true"
+            )
+        report(f"warning: {said}")
     return number
 
 

@@ -1,6 +1,7 @@
 """What Helix tells its own PostgreSQL: helix.conf, written anew at each start."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from helix.core.config import Settings
@@ -52,8 +53,10 @@ def memory_bytes() -> int:
     return min(machine, int(limit)) if limit.isdigit() else machine
 
 
-def config_text(settings: Settings, programs: Programs) -> str:
-    """Return helix.conf for this machine."""
+def config_text(
+    settings: Settings, programs: Programs, further: Mapping[str, str] | None = None
+) -> str:
+    """Return helix.conf for this machine, with `further` parameters, spelt as in the file."""
     memory = memory_bytes()
     values = {
         "listen_addresses": "''",
@@ -86,6 +89,7 @@ def config_text(settings: Settings, programs: Programs) -> str:
         values["dynamic_shared_memory_type"] = "sysv"
     if programs.has_library("pg_stat_statements"):
         values["shared_preload_libraries"] = "'pg_stat_statements'"
+    values |= further or {}
     lines = [f"{name} = {value}" for name, value in values.items()]
     return "\n".join(
         [

@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from helix.core.instance import SOCKET_PORT, HomePaths
 from helix.operations.postgres_programs import Programs
 
 __all__ = [
+    "clear_stale",
     "directory_argument",
     "last_words",
     "open_log",
@@ -28,6 +31,7 @@ _SOCKET_PATH_BYTES_MAX = 107
 _LIST_BYTES = frozenset(b",\"\\'\t\n\r ")
 _LOG_BYTES_MAX = 10_000_000
 _LOGS_KEPT = 5
+_STALE_S = 24 * 3_600
 _FATAL = re.compile(r"(?:FATAL|PANIC):\s+(.*)")
 
 
@@ -124,6 +128,17 @@ def write_owned(path: Path, text: str, programs: Programs) -> None:
         file.write(text)
         os.fchown(file.fileno(), programs.identity.uid, programs.identity.gid)
     temporary.replace(path)
+
+
+def clear_stale(directory: Path, pattern: str) -> None:
+    """Remove the working files and directories that killed commands left more than a day ago."""
+    for left in directory.glob(pattern):
+        if time.time() - left.stat().st_mtime <= _STALE_S:
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

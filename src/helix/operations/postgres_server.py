@@ -18,9 +18,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
+
+import asyncpg
 
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Queries, connect
@@ -49,7 +51,7 @@ from helix.operations.postgres_process import end, exit_of, kill_session, send_s
 from helix.operations.postgres_programs import Programs, find_programs
 from helix.operations.types import Report
 
-__all__ = ["EmbeddedPostgres", "embedded_postgres"]
+__all__ = ["EmbeddedPostgres", "LogKeeper"]
 
 _LOG = get_log(__name__)
 _QUERIES = Queries("helix.operations", "postgres.sql")
@@ -81,13 +83,27 @@ def _quiet(_: str) -> None:
     pass
 
 
+class LogKeeper(Protocol):
+    """What archives the write-ahead log of a server for as long as that runs."""
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Server parameters, spelt as in a configuration file."""
+
+    def start(self, programs: Programs) -> None:
+        """Begin, before the server does."""
+
+    async def stop(self) -> None:
+        """End, after the server has."""
+
+
 class EmbeddedPostgres:
     """The PostgreSQL of one home. The caller holds the home's lock (`lock_home`).
 
     `start`, and the watcher's restarts, must run in the main thread: the kernel ends the server
     with the thread that started it. `durable=False` (tests only) gives up safety for speed;
     `options` are further server parameters; `user_namespaces=False` skips that way of not being
-    root.
+    root; `keeper` archives the log; `ready_timeout_s` is how long a recovery may take.
     """
 
     def __init__(
@@ -98,6 +114,8 @@ class EmbeddedPostgres:
         durable: bool = True,
         options: Mapping[str, str] | None = None,
         user_namespaces: bool = True,
+        keeper: LogKeeper | None = None,
+        ready_timeout_s: float = _READY_TIMEOUT_S,
     ) -> None:
         self._settings = settings
         self._paths = HomePaths(settings.home_dir)
@@ -105,6 +123,8 @@ class EmbeddedPostgres:
         self._durable = durable
         self._options = dict(options or {})
         self._user_namespaces = user_namespaces
+        self._keeper = keeper
+        self._ready_timeout_s = ready_timeout_s
         self._programs: Programs | None = None
         self._socket_dir: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -147,6 +167,8 @@ class EmbeddedPostgres:
         await self._wait_out_predecessor()
         self._take_ownership(programs)
         try:
+            if self._keeper is not None:
+                self._keeper.start(programs)
             await self._serve(programs)
             await self._make_database()
         except BaseException:
@@ -163,6 +185,8 @@ class EmbeddedPostgres:
         if self._process is not None:
             await end(self._process, self._report)
             self._process = None
+        if self._keeper is not None:
+            await self._keeper.stop()
         if self._socket_dir is not None and self._socket_dir != self._paths.run:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
 
@@ -340,7 +364,8 @@ class EmbeddedPostgres:
         if self._socket_dir is None:
             raise RuntimeError("no socket directory")
         data = self._paths.data
-        write_owned(data / "helix.conf", config_text(self._settings, programs), programs)
+        further = self._keeper.parameters if self._keeper is not None else {}
+        write_owned(data / "helix.conf", config_text(self._settings, programs, further), programs)
         for leftover in self._socket_dir.glob(f".s.PGSQL.{SOCKET_PORT}*"):
             leftover.unlink()  # the lock is ours and no server runs here
         options = dict.fromkeys(ALWAYS_ON, "on" if self._durable else "off") | self._options
@@ -372,7 +397,7 @@ class EmbeddedPostgres:
                     await (await connect(url, timeout_s=_SAY_SO_AFTER_S)).close()
                     return
             waited_s = time.monotonic() - began
-            if waited_s > _READY_TIMEOUT_S:
+            if waited_s > self._ready_timeout_s:
                 raise _NotStarted(
                     f"PostgreSQL is not ready after {waited_s:.0f} s: see "
                     f"{self._paths.postgres_log}",
@@ -389,30 +414,20 @@ class EmbeddedPostgres:
         )
 
     async def _make_database(self) -> None:
+        """Make the database `helix`, and what counts statements: in `postgres`, out of its way.
+
+        An extension in `helix` would go into every backup, and stop a restore where it is not.
+        """
         conn = await connect(socket_url(str(self._socket_dir), "postgres"))
         try:
+            if self._programs is not None and self._programs.has_library("pg_stat_statements"):
+                with contextlib.suppress(asyncpg.PostgresError):  # never worth a start
+                    await conn.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
             found = await _QUERIES.row(conn, "find_database", name=DATABASE_NAME)
             if found is None or not found["found"]:
                 await conn.execute("CREATE DATABASE helix TEMPLATE template0")
         finally:
             await conn.close()
-
-
-@asynccontextmanager
-async def embedded_postgres(
-    settings: Settings, *, report: Report = _quiet
-) -> AsyncIterator[EmbeddedPostgres]:
-    """Run the home's PostgreSQL for the length of the block, restarted when it dies.
-
-    The caller holds the home's lock.
-    """
-    server = EmbeddedPostgres(settings, report=report)
-    await server.start()
-    try:
-        server.watch()
-        yield server
-    finally:
-        await server.stop()
 
 
 def _complain_if_failed(watcher: asyncio.Task[None]) -> None:

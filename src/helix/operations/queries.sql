@@ -23,6 +23,18 @@ FROM pg_roles AS r WHERE r.rolname = current_user;
 -- name: find_version_table
 SELECT to_regclass('public.helix_migrations') IS NOT NULL AS found;
 
+-- name: find_table
+SELECT to_regclass('public.' || quote_ident(:name)) IS NOT NULL AS found;
+
+-- name: tested_backup
+-- The newest backup that was restored and compared, when it was made and when it was tested. Index: backup_runs_action_completed_at_idx.
+SELECT c.backup_name, c.completed_at AS made_at,
+       (SELECT max(v.completed_at) FROM backup_runs AS v
+        WHERE v.action = 'verify' AND v.status = 'succeeded' AND v.backup_name = c.backup_name) AS tested_at,
+       extract(epoch FROM now() - c.completed_at)::double precision AS age_s
+FROM backup_runs AS c
+WHERE c.action = 'create' AND c.status = 'succeeded' ORDER BY c.completed_at DESC LIMIT 20;
+
 -- name: create_version_table
 CREATE TABLE IF NOT EXISTS helix_migrations (
     revision    varchar(32) PRIMARY KEY,
@@ -99,11 +111,27 @@ SELECT datname FROM pg_database ORDER BY datname;
 -- name: read_encoding
 SELECT pg_encoding_to_char(encoding) AS encoding FROM pg_database WHERE datname = current_database();
 
--- name: create_partitions
--- Months ahead for every partitioned table. Index: none. Locks: SHARE ROW EXCLUSIVE on each of them in turn
--- and on what their foreign keys point to, until the statement ends; the caller sets a lock_timeout.
-SELECT helix_create_partitions(0, :months_ahead) AS created;
+-- name: lock_run
+-- One run at a time, archive and restore included; goes with the connection.
+SELECT pg_try_advisory_lock(hashtext('helix_retention')) AS taken;
 
--- name: refresh_views
--- All materialized views, CONCURRENTLY: readers go on. Index: their unique ones. Locks: EXCLUSIVE on each view.
-SELECT count(*) FILTER (WHERE v.refreshed) AS refreshed FROM refresh_all_materialized_views() AS v;
+-- name: list_months
+-- Monthly partitions, oldest first; rows NULL where the server has no estimate. Locks: none.
+SELECT p.relname::text AS table_name, c.relname::text AS name, to_date(right(c.relname, 6), 'YYYYMM') AS start,
+    CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END AS row_count, pg_total_relation_size(c.oid) AS byte_count,
+    pg_relation_size(c.oid) AS heap_bytes
+FROM pg_class AS c JOIN pg_inherits AS i ON i.inhrelid = c.oid JOIN pg_class AS p ON p.oid = i.inhparent
+WHERE c.relnamespace = 'public'::regnamespace AND c.relispartition AND c.relname ~ ('^' || p.relname || '_p[0-9]{6}$')
+ORDER BY c.relname;
+
+-- name: missing_months
+-- Partitions to be made: around now, and of rows that fell into a default partition. Locks: none.
+SELECT m.table_name, m.month FROM helix_missing_partitions(1, :months_ahead) AS m ORDER BY m.month, m.table_name;
+
+-- name: make_month
+-- Locks: SHARE ROW EXCLUSIVE on the table and on what its foreign keys point to, until the transaction ends.
+SELECT helix_create_partition(:table_name, :month) AS made;
+
+-- name: set_lock_timeout
+-- For this transaction.
+SELECT set_config('lock_timeout', :lock_timeout_ms::integer || 'ms', true);

@@ -1,7 +1,8 @@
 """Reading migration scripts: steps, and the names a script makes or drops. Knows no Alembic.
 
-A line `-- helix: outside a transaction` among the comments before a statement says that it cannot
-run in one (CREATE INDEX CONCURRENTLY); it then has to be harmless to repeat.
+Lines among the comments before a statement direct how it is run. `-- helix: outside a transaction`
+says that it cannot run in one (CREATE INDEX CONCURRENTLY); it then has to be harmless to repeat.
+`-- helix: destructive` says that it destroys data: a backup is asked for first (guard.py).
 """
 
 import re
@@ -15,6 +16,7 @@ from helix.operations.types import Script, Step
 __all__ = [
     "MIGRATIONS",
     "bare",
+    "concerned_table",
     "concurrent_index",
     "created_names",
     "dropped_columns",
@@ -30,6 +32,7 @@ MIGRATIONS = Path(str(resources.files("helix.migrations")))
 
 _DIRECTIVE = re.compile(r"--\s*helix:\s*(.*?)\s*$")
 _OUTSIDE = "outside a transaction"
+_DESTRUCTIVE = "destructive"
 _NAME = r"(?:public\.)?(\"[^\"]+\"|[a-z_][a-z0-9_$]*)"
 _CREATE = re.compile(
     r"CREATE (?:OR REPLACE )?(?:UNLOGGED |UNIQUE )?"
@@ -42,6 +45,11 @@ _CONCURRENT = re.compile(
 )
 _DROP_TABLE = re.compile(r"DROP TABLE (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$", re.IGNORECASE)
 _ALTER_TABLE = re.compile(rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{_NAME} ", re.IGNORECASE)
+_CONCERNED = re.compile(
+    r"(?:ALTER TABLE|DROP TABLE|TRUNCATE(?: TABLE)?|DELETE FROM|UPDATE) "
+    rf"(?:IF EXISTS )?(?:ONLY )?{_NAME}",
+    re.IGNORECASE,
+)
 _DROP_COLUMN = re.compile(rf"DROP COLUMN (?:IF EXISTS )?{_NAME}", re.IGNORECASE)
 
 
@@ -53,8 +61,12 @@ def parse_script(file: str, text: str) -> Script:
         raise Misuse(f"{file}: {exc}") from exc
     steps: list[Step] = []
     together: list[str] = []
+    destructive: list[str] = []
     for statement in statements:
-        if not _outside(file, statement):
+        directions = _directions(file, statement)
+        if _DESTRUCTIVE in directions:
+            destructive.append(statement)
+        if _OUTSIDE not in directions:
             together.append(statement)
             continue
         if together:
@@ -63,16 +75,17 @@ def parse_script(file: str, text: str) -> Script:
         steps.append(Step((statement,), transactional=False))
     if together or not steps:
         steps.append(Step(tuple(together)))
-    return Script(file, tuple(steps))
+    return Script(file, tuple(steps), tuple(destructive))
 
 
-def _outside(file: str, statement: str) -> bool:
+def _directions(file: str, statement: str) -> set[str]:
+    directions: set[str] = set()
     for token in scan(statement):
         if token.kind == "comment" and (found := _DIRECTIVE.match(token.text)):
-            if found.group(1) != _OUTSIDE:
+            if found.group(1) not in {_OUTSIDE, _DESTRUCTIVE}:
                 raise Misuse(f"{file}: unknown directive {token.text!r}")
-            return True
-    return False
+            directions.add(found.group(1))
+    return directions
 
 
 def read_script(path: Path) -> Script:
@@ -124,6 +137,12 @@ def created_names(script: Script) -> set[tuple[str, str]]:
 def concurrent_index(statement: str) -> str | None:
     """Return the name of the index that the statement builds concurrently, if it does."""
     found = _CONCURRENT.match(strip(statement))
+    return _unquoted(found.group(1)) if found else None
+
+
+def concerned_table(statement: str) -> str | None:
+    """Return the table whose rows a destructive statement concerns, if it is plain which."""
+    found = _CONCERNED.match(strip(statement))
     return _unquoted(found.group(1)) if found else None
 
 

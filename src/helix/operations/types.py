@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from helix.core.db import Connection
 from helix.core.sql import strip
 
 __all__ = [
     "AppliedRevision",
     "Deletion",
+    "Guard",
     "LockTaken",
     "MigrationLimits",
     "PlannedStatement",
@@ -24,6 +26,9 @@ __all__ = [
 
 Report: TypeAlias = Callable[[str], None]
 """Takes a line that tells a person what goes on."""
+
+Guard: TypeAlias = Callable[[Connection, str], Awaitable[None]]
+"""Called before data is destroyed, with what would be; raises to prevent it."""
 
 Watch: TypeAlias = Callable[[str, int], Awaitable[None]]
 """Called before each statement with the revision's id and the statement's number from 0."""
@@ -43,6 +48,8 @@ class Script:
 
     file: str
     steps: tuple[Step, ...]
+    destructive: tuple[str, ...] = ()
+    """Statements that say of themselves that they destroy data."""
 
     @property
     def statements(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 -- Plain SQL in one transaction. The same objects, with more said about them, stand in sql/schema.
 
 -- Vectors of half the size. Rewrites memory_embeddings under its exclusive lock: no search with vectors meanwhile.
+-- helix: destructive
 ALTER TABLE memory_embeddings ALTER COLUMN embedding TYPE halfvec USING embedding::halfvec;
 COMMENT ON COLUMN memory_embeddings.embedding IS 'Unit length, 16 bits a number.';
 
