@@ -13,17 +13,10 @@ INSTALL_EMBEDDER := $(BIN)/python -m pip install --quiet --disable-pip-version-c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test compat lint types imports drift check lock schema diagram generate \
-	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway bench-litellm rig-kill \
-	rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue clean embedder bench-memory \
-	bench-memory-scale bench-retention
-	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway rig-kill \
-	rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue \
-	rig-tenancy rig-rotate clean embedder bench-memory \
-	rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue rig-debates bench-debates clean embedder bench-memory \
-	rig-limits rig-outage rig-recovery bench-tasks rig-tasks rig-tasks-queue clean embedder bench-memory \
-	bench-memory-scale
-	bench-memory-scale rig-migrator rig-upgrade rig-disk rig-fsync
-	bench-memory-scale bench-knowledge
+	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway bench-litellm \
+	rig-kill rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue clean embedder \
+	bench-memory bench-memory-scale bench-retention rig-tenancy rig-rotate rig-debates \
+	bench-debates rig-recovery rig-migrator rig-upgrade rig-disk rig-fsync bench-knowledge
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
