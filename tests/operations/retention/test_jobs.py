@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from helix.app.work import task_registry
+from helix import conversations
+from helix.app.work import fill_registry
 from helix.core.clock import SystemClock
 from helix.core.config import Settings, load_settings
 from helix.core.db import Connection, Database
@@ -16,8 +17,9 @@ from tests.operations.retention.conftest import months_ago
 
 
 def crons(db: Database, settings: Settings) -> dict[str, str | None]:
-    schedules = task_registry(db, settings).schedules()
-    return {one.name: one.cron if one.enabled else None for one in schedules}
+    talks = conversations.build(db, settings)
+    registry = fill_registry(db, settings, talks=talks, embedder=None, extractor=None)
+    return {one.name: one.cron if one.enabled else None for one in registry.schedules()}
 
 
 def test_the_night_begins_at_two_if_nothing_else_is_set(db: Database, settings: Settings) -> None:
