@@ -4,7 +4,8 @@
 
 The effect of a task is a row in the database, in the transaction that completes the task; and, as
 it would be in the world outside, a line in LEDGER with the attempt's fencing token. With CONTROL 1
-the effect row is written without holding the attempt: the planted fault the rig must notice.
+the effect row is written without holding the attempt, and apart from its end: the planted fault
+the rig must notice.
 """
 
 import asyncio
@@ -22,6 +23,9 @@ from helix.tasks import TaskContext, TaskRegistry, Worker, WorkerOptions, run_wo
 
 LEASE_S = 3.0
 OPTIONS = WorkerOptions(concurrency=20, lease_s=LEASE_S, control_s=0.2, poll_s=0.2, drain_s=2.0)
+APART_S = 0.2
+"""How long after its effect an attempt of the control ends: a fault between the two is noticed, and
+where the end is recorded within milliseconds a few faults would hit none by chance."""
 SQL = "INSERT INTO rig_effects (task_id, token) VALUES ($1, $2)"
 
 
@@ -44,6 +48,7 @@ async def main(url: str, ledger: str, *, control: bool) -> None:
         if control:
             async with db.transaction(Role.OPERATOR) as conn:
                 await conn.execute(SQL, ctx.task_id, ctx.fencing_token)
+            await asyncio.sleep(APART_S)
             return
         async with ctx.transaction(Role.OPERATOR) as conn:
             await conn.execute(SQL, ctx.task_id, ctx.fencing_token)
