@@ -10,20 +10,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
-from helix.core.config import Settings, load_settings
+from helix.core.command import Home, Json, say, show_json
+from helix.core.config import load_settings
 from helix.core.db import redacted_url
 from helix.core.errors import HelixError, Misuse
 from helix.core.instance import lock_home, make_home
-from helix.operations import embedded_postgres, running_postgres
+from helix.operations import embedded_postgres
 from helix.operations.check import check as compare
+from helix.operations.command import database
 from helix.operations.drift import generated_files
 from helix.operations.errors import DeletionsNotConfirmed
 from helix.operations.guard import require_backup, without_backup
@@ -56,8 +55,6 @@ app = typer.Typer(
     help="The database's schema: migrations, comparison, generated files.",
 )
 
-Home = Annotated[Path | None, typer.Option(help="Directory of the instance. [HELIX_HOME]")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 Target = Annotated[
     str, typer.Argument(help="A revision, its beginning, head, base, +N or -N.", metavar="[REV]")
 ]
@@ -70,7 +67,7 @@ WithoutBackup = Annotated[
 
 
 def _guard(*, unguarded: bool) -> Guard:
-    return without_backup(_say) if unguarded else require_backup
+    return without_backup(say) if unguarded else require_backup
 
 
 def main(args: list[str]) -> None:
@@ -78,30 +75,11 @@ def main(args: list[str]) -> None:
     app(args, prog_name="helix db")
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _emit(value: object) -> None:
-    print(msgspec.json.encode(value).decode())
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(work)
-
-
-@asynccontextmanager
-async def _database(home: Path | None, command: str) -> AsyncIterator[tuple[Settings, str]]:
-    settings = load_settings(os.environ, home=home)
-    async with running_postgres(settings, command=f"helix db {command}", report=_say) as url:
-        yield settings, url
-
-
 @app.command("plan")
 def plan_command(
     target: Target = "head",
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     offline: Annotated[
         bool, typer.Option("--no-measure", help="Do not try the statements out on the database.")
     ] = False,
@@ -112,23 +90,23 @@ def plan_command(
     """
 
     async def work() -> None:
-        async with _database(home, "plan") as (_, url):
+        async with database(home, "helix db plan") as (_, url):
             planned = await try_out(url, target=target, measure=not offline)
         for statement in planned if as_json else ():
-            _emit(statement)
+            show_json(statement)
         if planned and not as_json:
             print(render_plan(planned, load()), end="")
         revisions = len({statement.revision for statement in planned})
-        _say(f"{len(planned)} statements in {revisions} revisions; nothing was changed")
+        say(f"{len(planned)} statements in {revisions} revisions; nothing was changed")
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("upgrade")
 def upgrade_command(
     target: Target = "head",
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     unguarded: WithoutBackup = False,
 ) -> None:
     """Apply the revisions up to REV (default: head).
@@ -137,19 +115,19 @@ def upgrade_command(
     """
 
     async def work() -> None:
-        async with _database(home, "upgrade") as (_, url):
-            await apply(url, target=target, report=_say, guard=_guard(unguarded=unguarded))
+        async with database(home, "helix db upgrade") as (_, url):
+            await apply(url, target=target, report=say, guard=_guard(unguarded=unguarded))
             if as_json:
-                _emit(await stand(url))
+                show_json(await stand(url))
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("downgrade")
 def downgrade_command(
     target: Target = "-1",
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Drop the tables and columns that are listed.")
     ] = False,
@@ -162,59 +140,59 @@ def downgrade_command(
     """
 
     async def work() -> None:
-        async with _database(home, "downgrade") as (_, url):
+        async with database(home, "helix db downgrade") as (_, url):
             try:
                 await take_back(
                     url,
                     target=target,
                     confirmed=yes,
-                    report=_say,
+                    report=say,
                     guard=_guard(unguarded=unguarded),
                 )
             except DeletionsNotConfirmed as exc:
                 for lost in exc.deletions:
                     if as_json:
-                        _emit(lost)
+                        show_json(lost)
                     else:
                         print(f"drops {lost.kind} {lost.name}: {lost.rows} rows")
                 raise
             if as_json:
-                _emit(await stand(url))
+                show_json(await stand(url))
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("current")
-def current_command(home: Home = None, as_json: AsJson = False) -> None:
+def current_command(home: Home = None, as_json: Json = False) -> None:
     """Say at which revision the database is, and what is pending."""
 
     async def work() -> None:
-        async with _database(home, "current") as (_, url):
+        async with database(home, "helix db current") as (_, url):
             version = await stand(url)
         if as_json:
-            _emit(version)
+            show_json(version)
             return
         print(version.revision or "base")
         if version.interrupted:
-            _say(f"revision {version.interrupted} is half done: run `helix db upgrade`")
+            say(f"revision {version.interrupted} is half done: run `helix db upgrade`")
         if version.pending:
-            _say(f"pending: {', '.join(version.pending)}")
+            say(f"pending: {', '.join(version.pending)}")
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("history")
-def history_command(home: Home = None, as_json: AsJson = False) -> None:
+def history_command(home: Home = None, as_json: Json = False) -> None:
     """List every revision and when this database got it."""
 
     async def work() -> None:
-        async with _database(home, "history") as (_, url), open_migrator(url) as conn:
+        async with database(home, "helix db history") as (_, url), open_migrator(url) as conn:
             applied = {row.id: row for row in await read_applied(conn)}
         for revision in load():
             row = applied.get(revision.id)
             same = row is None or row.checksum == revision.up.checksum
             if as_json:
-                _emit(
+                show_json(
                     {
                         "revision": revision.id,
                         "title": revision.title,
@@ -228,7 +206,7 @@ def history_command(home: Home = None, as_json: AsJson = False) -> None:
             other = "" if same else "  (applied from another text)"
             print(f"{revision.id}  {when:<16}  {revision.title}{other}")
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("revision")
@@ -243,7 +221,7 @@ def revision_command(
 
 
 @app.command("check")
-def check_command(home: Home = None, as_json: AsJson = False) -> None:
+def check_command(home: Home = None, as_json: Json = False) -> None:
     """Compare the catalogues of the schema files, the migrations and this database.
 
     Each difference is a line on stdout; the exit status is 1 when there is one.
@@ -251,21 +229,21 @@ def check_command(home: Home = None, as_json: AsJson = False) -> None:
 
     async def work() -> None:
         started = time.monotonic()
-        async with _database(home, "check") as (_, url):
+        async with database(home, "helix db check") as (_, url):
             result = await compare(url)
         for difference in result.differences:
             if as_json:
-                _emit(difference)
+                show_json(difference)
             else:
                 print(difference)
         if result.foreign:
-            _say(f"not Helix's, left alone: {', '.join(result.foreign)}")
+            say(f"not Helix's, left alone: {', '.join(result.foreign)}")
         took = f"{result.compared} things compared in {time.monotonic() - started:.1f} s"
         if result.differences:
             raise HelixError(f"{len(result.differences)} differences; {took}")
-        _say(f"schema files, migrations and this database agree; {took}")
+        say(f"schema files, migrations and this database agree; {took}")
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("schema")
@@ -276,7 +254,7 @@ def schema_command(
     ] = None,
 ) -> None:
     """Write sql/complete_schema.sql from the live catalogue."""
-    _run(_write_generated(home, "schema", output))
+    asyncio.run(_write_generated(home, "schema", output))
 
 
 @app.command("diagram")
@@ -287,11 +265,11 @@ def diagram_command(
     ] = None,
 ) -> None:
     """Write docs/diagrams (Mermaid and PlantUML, whole and by domain) from the live catalogue."""
-    _run(_write_generated(home, "diagram", output))
+    asyncio.run(_write_generated(home, "diagram", output))
 
 
 async def _write_generated(home: Path | None, what: str, output: Path | None) -> None:
-    async with _database(home, what) as (settings, url):
+    async with database(home, f"helix db {what}") as (settings, url):
         pending = (await stand(url)).pending
         if pending:
             raise Misuse(
@@ -309,11 +287,11 @@ async def _write_generated(home: Path | None, what: str, output: Path | None) ->
             target.write_text(text, encoding="utf-8")
         except OSError as exc:
             raise Misuse(f"cannot write {target}: {exc.strerror}") from exc
-        _say(f"wrote {target}")
+        say(f"wrote {target}")
 
 
 @app.command("start")
-def start_command(home: Home = None, as_json: AsJson = False) -> None:
+def start_command(home: Home = None, as_json: Json = False) -> None:
     """Start only the embedded PostgreSQL, in the foreground; Ctrl-C stops it."""
 
     async def work() -> None:
@@ -324,16 +302,16 @@ def start_command(home: Home = None, as_json: AsJson = False) -> None:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         with lock_home(settings.home_dir, "helix db start"):
-            async with embedded_postgres(settings, report=_say) as server:
+            async with embedded_postgres(settings, report=say) as server:
                 for number in (signal.SIGINT, signal.SIGTERM):
                     with contextlib.suppress(NotImplementedError):
                         loop.add_signal_handler(number, ended.set)
                 if as_json:
-                    _emit({"database_url": server.url, "version": server.version})
+                    show_json({"database_url": server.url, "version": server.version})
                 else:
                     print(redacted_url(server.url))
                 sys.stdout.flush()
-                _say(f"PostgreSQL {server.version} runs; Ctrl-C stops it")
+                say(f"PostgreSQL {server.version} runs; Ctrl-C stops it")
                 await ended.wait()
 
-    _run(work())
+    asyncio.run(work())

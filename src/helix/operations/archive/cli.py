@@ -1,14 +1,9 @@
 """`helix archive …`: files of old requests: list, read in, bring back and check them."""
 
 import asyncio
-import os
-import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,8 +12,7 @@ import typer
 
 from helix.core.audit import by_command
 from helix.core.clock import SystemClock
-from helix.core.command import show_json, show_table
-from helix.core.config import Settings, load_settings
+from helix.core.command import Home, Json, say, show_json, show_table
 from helix.core.db import Connection
 from helix.core.errors import Misuse
 from helix.core.instance import load_keyring
@@ -28,7 +22,7 @@ from helix.operations.archive.restore import restore, restore_plan
 from helix.operations.archive.store import QUERIES, list_files
 from helix.operations.archive.types import ArchiveFile, Filters
 from helix.operations.archive.verify import unlisted, verify
-from helix.operations.postgres import running_postgres
+from helix.operations.command import database
 from helix.operations.steps import connected, opened
 
 __all__ = ["app", "main"]
@@ -41,8 +35,6 @@ app = typer.Typer(
     help="Archived requests: list the files, read in them, bring months back, check every byte.",
 )
 
-Home = Annotated[Path | None, typer.Option(help="Directory of the instance. [HELIX_HOME]")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 _FILE_COLUMNS = (
     "month", "status", "requests", "responses", "texts", "rows_bytes", "file_bytes", "archived_at",
     "name",
@@ -55,22 +47,6 @@ _ROW_COLUMNS = (
 def main(args: list[str]) -> None:
     """Run `helix archive` with these arguments."""
     app(args, prog_name="helix archive")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(work)
-
-
-@asynccontextmanager
-async def _database(home: Path | None, command: str) -> AsyncIterator[tuple[Settings, str]]:
-    settings = load_settings(os.environ, home=home)
-    command = f"helix archive {command}"
-    async with running_postgres(settings, command=command, report=_say) as url:
-        yield settings, url
 
 
 def _month(text: str) -> date:
@@ -108,11 +84,14 @@ def _line(file: ArchiveFile) -> dict[str, Any]:
 
 
 @app.command("list")
-def list_command(home: Home = None, as_json: AsJson = False) -> None:
+def list_command(home: Home = None, as_json: Json = False) -> None:
     """List the files of the archive, oldest first, and what was brought back."""
 
     async def work() -> None:
-        async with _database(home, "list") as (settings, url), connected(url, opened) as conn:
+        async with (
+            database(home, "helix archive list") as (settings, url),
+            connected(url, opened) as conn,
+        ):
             files = await list_files(conn)
             restores = await QUERIES.rows(conn, "list_restores", max_count=100)
         lines = [_line(file) for file in files]
@@ -122,15 +101,15 @@ def list_command(home: Home = None, as_json: AsJson = False) -> None:
         else:
             show_table(_FILE_COLUMNS, lines)
         for row in restores:
-            _say(
+            say(
                 f"{row['month']:%Y-%m} was brought back at {row['restored_at']:%Y-%m-%d %H:%M} and "
                 f"stays until {row['keep_until']:%Y-%m-%d %H:%M}"
             )
         size = sum(file.size_bytes or 0 for file in files)
         count = sum(file.request_count or 0 for file in files)
-        _say(f"{len(files)} files, {count} requests, {size} bytes, in {settings.archive_path}")
+        say(f"{len(files)} files, {count} requests, {size} bytes, in {settings.archive_path}")
 
-    _run(work())
+    asyncio.run(work())
 
 
 async def _user(conn: Connection, name: str | None) -> UUID | None:
@@ -176,7 +155,7 @@ def query_command(  # noqa: PLR0917 - options, given by name
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most requests.")] = 100,
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Read archived requests, oldest first, without bringing them back."""
 
@@ -189,7 +168,10 @@ def query_command(  # noqa: PLR0917 - options, given by name
         if request_id is not None and request_id.version != 7:
             raise Misuse(f"{request_id} is not the id of a request: those are UUIDs of version 7")
         count = 0
-        async with _database(home, "query") as (settings, url), connected(url, opened) as conn:
+        async with (
+            database(home, "helix archive query") as (settings, url),
+            connected(url, opened) as conn,
+        ):
             filters = Filters(
                 _moment(from_time), _moment(to_time), await _user(conn, user), model, request_id
             )
@@ -204,9 +186,9 @@ def query_command(  # noqa: PLR0917 - options, given by name
                     records.append(_shown(row))
         if not (as_json or texts):
             show_table(_ROW_COLUMNS, records)
-        _say(f"{count} archived requests; {time.monotonic() - began:.1f} s")
+        say(f"{count} archived requests; {time.monotonic() - began:.1f} s")
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("restore")
@@ -214,7 +196,7 @@ def restore_command(  # noqa: PLR0917 - options, given by name
     month: Annotated[str, typer.Argument(help="The month, as 2026-05.")],
     to: Annotated[str | None, typer.Option(help="The last month, if it is several.")] = None,
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it is.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
 ) -> None:
@@ -227,13 +209,13 @@ def restore_command(  # noqa: PLR0917 - options, given by name
 
     async def work() -> None:
         began = time.monotonic()
-        async with _database(home, "restore") as (settings, url):
+        async with database(home, "helix archive restore") as (settings, url):
             if dry_run or not yes:
                 async with connected(url, opened) as conn:
                     files = await restore_plan(conn, from_month=first, to_month=last)
                 show_table(_FILE_COLUMNS, [_line(file) for file in files])
                 count = sum(file.request_count or 0 for file in files)
-                _say(f"{len(files)} files, {count} requests; nothing was changed")
+                say(f"{len(files)} files, {count} requests; nothing was changed")
                 if not dry_run:
                     raise Misuse("repeat it with --yes to bring them back")
                 return
@@ -249,25 +231,28 @@ def restore_command(  # noqa: PLR0917 - options, given by name
         for one in done:
             if as_json:
                 print(msgspec.json.encode(asdict(one)).decode())
-            _say(
+            say(
                 f"{one.month:%Y-%m}: {one.request_count} requests, {one.response_count} answers, "
                 f"{one.text_count} texts; {one.withheld_count} texts stay away, erased; kept until "
                 f"{one.keep_until:%Y-%m-%d %H:%M}"
             )
         total = sum(one.request_count for one in done)
-        _say(f"{total} requests brought back; {time.monotonic() - began:.1f} s")
+        say(f"{total} requests brought back; {time.monotonic() - began:.1f} s")
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("verify")
-def verify_command(home: Home = None, as_json: AsJson = False) -> None:
+def verify_command(home: Home = None, as_json: Json = False) -> None:
     """Read every byte of every file; exit 1 when one is missing, damaged or cannot be opened."""
 
     async def work() -> None:
         began = time.monotonic()
         files = faults = 0
-        async with _database(home, "verify") as (settings, url), connected(url, opened) as conn:
+        async with (
+            database(home, "helix archive verify") as (settings, url),
+            connected(url, opened) as conn,
+        ):
             async for check in verify(conn, settings, load_keyring(settings)):
                 files += 1
                 faults += check.fault is not None
@@ -277,9 +262,9 @@ def verify_command(home: Home = None, as_json: AsJson = False) -> None:
                     print(f"{check.name}  {check.fault}")
             strangers = await unlisted(conn, settings)
         for path in strangers:
-            _say(f"{path} belongs to no row of archive_files: another database's, or left by one")
-        _say(f"{files} files read, {faults} faulty; {time.monotonic() - began:.1f} s")
+            say(f"{path} belongs to no row of archive_files: another database's, or left by one")
+        say(f"{files} files read, {faults} faulty; {time.monotonic() - began:.1f} s")
         if faults:
             raise ArchiveDamaged(f"{faults} of {files} files of the archive cannot be used")
 
-    _run(work())
+    asyncio.run(work())

@@ -8,21 +8,13 @@ from typing import Annotated
 import typer
 
 from helix.core.clock import SystemClock
+from helix.core.command import Home, Json, say, show_json
 from helix.core.config import Settings, load_settings
 from helix.core.errors import HelixError, Misuse
 from helix.core.instance import HomePaths, load_keyring
 from helix.operations.backup.archive import clusters
 from helix.operations.backup.base import create_physical
-from helix.operations.backup.cli_parts import (
-    AsJson,
-    Home,
-    Name,
-    database_of,
-    emit,
-    open_directory,
-    run,
-    say,
-)
+from helix.operations.backup.cli_parts import Name, database_of, open_directory
 from helix.operations.backup.cli_restore import release_command, restore_command
 from helix.operations.backup.create import create_logical
 from helix.operations.backup.manifest import BackupDirectory
@@ -83,7 +75,7 @@ def _key_advice(settings: Settings) -> str:
 @app.command("create")
 def create_command(
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     physical: Annotated[
         bool,
         typer.Option("--physical", help="Copy the files: the base of point-in-time recovery."),
@@ -98,7 +90,7 @@ def create_command(
         async with database_of(settings, "create") as url:
             backup = await make(url, settings, directory, now=SystemClock().now(), report=say)
         if as_json:
-            emit(_line(backup))
+            show_json(_line(backup))
         else:
             print(backup.name)
         say(_key_advice(settings))
@@ -108,7 +100,7 @@ def create_command(
             f"{time.monotonic() - began:.1f} s; test it: helix backup verify {backup.name}"
         )
 
-    run(work())
+    asyncio.run(work())
 
 
 def _extent(manifest: Manifest) -> str:
@@ -132,7 +124,7 @@ def _ranges(settings: Settings, directory: BackupDirectory, backups: list[Backup
 
 
 @app.command("list")
-def list_command(home: Home = None, as_json: AsJson = False) -> None:
+def list_command(home: Home = None, as_json: Json = False) -> None:
     """List the backups, newest first, and when each passed its restore test.
 
     What cannot be used is named on stderr, with the reason; the exit status is 1 then.
@@ -150,7 +142,7 @@ def list_command(home: Home = None, as_json: AsJson = False) -> None:
         for backup in backups:
             when = tested.get(backup.name)
             if as_json:
-                emit({**_line(backup), "verified_at": when})
+                show_json({**_line(backup), "verified_at": when})
                 continue
             manifest = backup.manifest
             state = f"restored {when:%Y-%m-%d %H:%M}" if when else "never restored"
@@ -167,11 +159,11 @@ def list_command(home: Home = None, as_json: AsJson = False) -> None:
         if unusable:
             raise HelixError(f"{len(unusable)} backups cannot be used")
 
-    run(work())
+    asyncio.run(work())
 
 
 @app.command("verify")
-def verify_command(name: Name = "", home: Home = None, as_json: AsJson = False) -> None:
+def verify_command(name: Name = "", home: Home = None, as_json: Json = False) -> None:
     """Restore a backup into a scratch PostgreSQL and compare everything with its manifest."""
 
     async def work() -> None:
@@ -180,7 +172,7 @@ def verify_command(name: Name = "", home: Home = None, as_json: AsJson = False) 
         async with database_of(settings, "verify") as url:
             took_s = await test(url, settings, directory, backup, report=say)
         if as_json:
-            emit({"name": backup.name, "equal": True, "duration_s": round(took_s, 3)})
+            show_json({"name": backup.name, "equal": True, "duration_s": round(took_s, 3)})
         contents = backup.manifest.contents
         things = len(contents.things) if contents else 0
         say(
@@ -188,13 +180,13 @@ def verify_command(name: Name = "", home: Home = None, as_json: AsJson = False) 
             f"catalogue; {took_s:.1f} s"
         )
 
-    run(work())
+    asyncio.run(work())
 
 
 @app.command("prune")
 def prune_command(
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is shown.")] = False,
 ) -> None:
@@ -209,7 +201,7 @@ def prune_command(
     going = throw_away(directory, Keeping.of(settings), now=SystemClock().now(), dry_run=only_show)
     for backup in going.backups:
         if as_json:
-            emit(_line(backup))
+            show_json(_line(backup))
         else:
             print(backup.name)
     say(
@@ -221,7 +213,7 @@ def prune_command(
 
 
 @app.command("status")
-def status_command(home: Home = None, as_json: AsJson = False) -> None:
+def status_command(home: Home = None, as_json: Json = False) -> None:
     """Say how old the last backup, restore test and archived log are; exit 1 on any alarm."""
 
     async def work() -> None:
@@ -229,7 +221,7 @@ def status_command(home: Home = None, as_json: AsJson = False) -> None:
         async with database_of(settings, "status") as url:
             health = await backup_health(url, directory, now=SystemClock().now(), settings=settings)
         if as_json:
-            emit(health)
+            show_json(health)
         else:
             print(f"backups            {health.backups}")
             print(f"last backup        {health.last_backup_at or 'never'}")
@@ -243,7 +235,7 @@ def status_command(home: Home = None, as_json: AsJson = False) -> None:
         if health.alarms:
             raise HelixError(f"{len(health.alarms)} alarms")
 
-    run(work())
+    asyncio.run(work())
 
 
 def _archiving(found: Archiving | None) -> str:
@@ -258,7 +250,7 @@ def _archiving(found: Archiving | None) -> str:
 def point_command(
     name: Annotated[str, typer.Argument(help="What to call it: a-z, 0-9, _ and -.")],
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Put a named place to recover to into the log, before something risky; archive up to it."""
 
@@ -267,12 +259,12 @@ def point_command(
         async with database_of(settings, "point") as url:
             lsn = await mark(url, settings, name)
         if as_json:
-            emit({"name": name, "lsn": lsn})
+            show_json({"name": name, "lsn": lsn})
         else:
             print(lsn)
         say(f"back to it: helix backup restore --to-name {name}")
 
-    run(work())
+    asyncio.run(work())
 
 
 @app.command("key")

@@ -1,42 +1,23 @@
 """What the commands of `helix backup` share."""
 
-import asyncio
 import os
-import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
+from helix.core.command import say
 from helix.core.config import Settings, load_settings
 from helix.core.instance import load_keyring
 from helix.operations.backup.manifest import BackupDirectory
 from helix.operations.backup.sealed import BACKUP_PURPOSE
 from helix.operations.postgres import running_postgres
 
-__all__ = ["AsJson", "Home", "Name", "database_of", "emit", "open_directory", "run", "say"]
+__all__ = ["Name", "database_of", "open_directory"]
 
-Home = Annotated[Path | None, typer.Option(help="Directory of the instance. [HELIX_HOME]")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 Name = Annotated[str, typer.Argument(help="The backup; the newest if left out.", metavar="[NAME]")]
-
-
-def say(line: str) -> None:
-    """Tell the person something; programs read stdout and do not see it."""
-    print(line, file=sys.stderr)
-
-
-def emit(value: object) -> None:
-    """Print one JSON line."""
-    print(msgspec.json.encode(value).decode())
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Do a command's work."""
-    asyncio.run(work)
 
 
 def open_directory(home: Path | None) -> tuple[Settings, BackupDirectory]:

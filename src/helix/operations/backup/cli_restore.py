@@ -1,5 +1,6 @@
 """`helix backup restore` and `release`: bring a backup back, or the database of some moment."""
 
+import asyncio
 import os
 import time
 from datetime import UTC, datetime
@@ -10,17 +11,10 @@ import typer
 
 from helix.core.audit import by_command
 from helix.core.clock import SystemClock
+from helix.core.command import Home, Json, say, show_json
 from helix.core.config import Settings, load_settings
 from helix.core.errors import Misuse
-from helix.operations.backup.cli_parts import (
-    AsJson,
-    Home,
-    database_of,
-    emit,
-    open_directory,
-    run,
-    say,
-)
+from helix.operations.backup.cli_parts import database_of, open_directory
 from helix.operations.backup.manifest import BackupDirectory
 from helix.operations.backup.moments import Moment, restore_moment
 from helix.operations.backup.state import release
@@ -62,7 +56,7 @@ def restore_command(  # noqa: PLR0917 - options, given by name
         str | None, typer.Option(help="A new database on the same server.", metavar="NAME")
     ] = None,
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Replace the database there is; it is kept, renamed.")
     ] = False,
@@ -98,7 +92,7 @@ def restore_command(  # noqa: PLR0917 - options, given by name
             report=say,
         )
         if as_json:
-            emit(done)
+            show_json(done)
         if done.kept is not None:
             say(f"what was there is now {done.kept}: delete it when you are sure")
         if done.last_commit is not None:
@@ -112,7 +106,7 @@ def restore_command(  # noqa: PLR0917 - options, given by name
             f"{done.duration_s:.1f} s"
         )
 
-    run(work())
+    asyncio.run(work())
 
 
 def _moment(  # noqa: PLR0917 - the options, in their order
@@ -173,7 +167,7 @@ async def _restore_logical(  # noqa: PLR0917 - the options, in their order
         )
         where = f"--home {settings.home_dir}"
     if as_json:
-        emit({"name": backup.name, "rows": done.rows, "feeds_reset": done.feeds_reset})
+        show_json({"name": backup.name, "rows": done.rows, "feeds_reset": done.feeds_reset})
     if done.feeds_reset:
         say(
             "transaction numbers of the old cluster were forgotten: feeds are read from their "
@@ -185,7 +179,7 @@ async def _restore_logical(  # noqa: PLR0917 - the options, in their order
 
 def release_command(
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     erasures: Annotated[
         Path | None,
         typer.Option(help="The original's erasures.jsonl. [that beside the backups]"),
@@ -208,10 +202,10 @@ def release_command(
             reasons = await release(url, erasures=known, actor=by_command())
         for reason in reasons:
             if as_json:
-                emit({"released": reason})
+                show_json({"released": reason})
             else:
                 print(reason)
         say(f"{len(known)} erasures applied")
         say(f"{len(reasons)} quarantines ended" if reasons else "it was not in quarantine")
 
-    run(work())
+    asyncio.run(work())

@@ -218,7 +218,9 @@ async def _partitions_ahead(scene: Scene) -> Finding:
         f"{len(rows)} tables have at least {max(least, 0)} months made ahead"
         if least >= 0
         else f"{rows[0]['table_name']} has no partition for this month: its rows go to the default",
-        "SELECT helix_create_partitions(0, 3)" if severity is not Severity.OK else None,
+        "helix retention run --yes: it makes the months that are missing"
+        if severity is not Severity.OK
+        else None,
         least,
         "months",
         tuple(dict(row) for row in rows) if severity is not Severity.OK else (),
@@ -239,7 +241,7 @@ async def _default_partitions(scene: Scene) -> Finding:
         f"about {total} rows lie in {len(rows)} default partitions: their month was not there"
         if rows
         else "no row lies in a default partition",
-        "SELECT helix_create_partitions(12, 3)" if rows else None,
+        "helix retention run --yes: it makes their months and moves them there" if rows else None,
         total,
         "rows",
         tuple(dict(row) for row in rows),

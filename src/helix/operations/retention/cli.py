@@ -1,26 +1,20 @@
 """`helix retention …`: what would leave the database, what does, and what did."""
 
 import asyncio
-import os
-import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
 from helix.core.audit import by_command
 from helix.core.clock import SystemClock
-from helix.core.command import show_json, show_table
-from helix.core.config import Settings, load_settings
+from helix.core.command import Home, Json, say, show_json, show_table
 from helix.core.errors import Misuse
 from helix.core.ids import IdSource
 from helix.core.instance import load_keyring
-from helix.operations.postgres import running_postgres
+from helix.operations.command import database
 from helix.operations.retention.errors import RetentionFailed
 from helix.operations.retention.maintain import maintain
 from helix.operations.retention.measure import Forecast, measure
@@ -40,8 +34,6 @@ app = typer.Typer(
     help="What leaves the database: the plan, a run, what earlier runs did, upkeep.",
 )
 
-Home = Annotated[Path | None, typer.Option(help="Directory of the instance. [HELIX_HOME]")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 Table = Annotated[str | None, typer.Option(help="Only this table.", metavar="NAME")]
 _COLUMNS = (
     "table", "rule", "days", "rows", "size", "a day", "oldest", "going", "freed", "why",
@@ -55,22 +47,6 @@ _RUN_COLUMNS = (
 def main(args: list[str]) -> None:
     """Run `helix retention` with these arguments."""
     app(args, prog_name="helix retention")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(work)
-
-
-@asynccontextmanager
-async def _database(home: Path | None, command: str) -> AsyncIterator[tuple[Settings, str]]:
-    settings = load_settings(os.environ, home=home)
-    command = f"helix retention {command}"
-    async with running_postgres(settings, command=command, report=_say) as url:
-        yield settings, url
 
 
 def _size(count: float) -> str:
@@ -106,24 +82,25 @@ def _row(line: TablePlan) -> dict[str, object]:
 
 
 def _tell(disk: Forecast) -> None:
-    _say(f"the tables have {_size(disk.database_bytes)}")
+    say(f"the tables have {_size(disk.database_bytes)}")
     if disk.growth_bytes_per_day is not None:
-        _say(f"they grow by {_size(disk.growth_bytes_per_day)} a day")
+        say(f"they grow by {_size(disk.growth_bytes_per_day)} a day")
     else:
-        _say("growth is known after two runs, an hour or more apart")
+        say("growth is known after two runs, an hour or more apart")
     if disk.days_to_full is not None and disk.free_bytes is not None:
-        _say(
-            f"{_size(disk.free_bytes)} are free: full in {disk.days_to_full:.0f} days at that rate"
-        )
+        say(f"{_size(disk.free_bytes)} are free: full in {disk.days_to_full:.0f} days at that rate")
 
 
 @app.command("plan")
-def plan_command(table: Table = None, home: Home = None, as_json: AsJson = False) -> None:
+def plan_command(table: Table = None, home: Home = None, as_json: Json = False) -> None:
     """Show every table's rule, size and growth, and what a run would remove now."""
 
     async def work() -> None:
         began = time.monotonic()
-        async with _database(home, "plan") as (settings, url), connected(url, opened) as conn:
+        async with (
+            database(home, "helix retention plan") as (settings, url),
+            connected(url, opened) as conn,
+        ):
             chosen(table)
             lines = await measure(conn, settings, now=SystemClock().now(), only=table)
         if as_json:
@@ -135,19 +112,19 @@ def plan_command(table: Table = None, home: Home = None, as_json: AsJson = False
             _tell(forecast_for(settings, lines))
         rows = sum(line.due_rows or 0 for line in lines)
         freed = sum(line.due_bytes for line in lines)
-        _say(
+        say(
             f"{len(lines)} tables; a run would remove about {rows} rows and give back "
             f"{_size(freed)}; {time.monotonic() - began:.1f} s"
         )
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("run")
 def run_command(
     table: Table = None,
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
 ) -> None:
@@ -163,7 +140,7 @@ def run_command(
 
     async def work() -> None:
         now = SystemClock().now()
-        async with _database(home, "run") as (settings, url):
+        async with database(home, "helix retention run") as (settings, url):
             done = await run(
                 url,
                 settings,
@@ -172,36 +149,39 @@ def run_command(
                 run_id=IdSource().next(now),
                 only=table,
                 actor=by_command(),
-                report=_say,
+                report=say,
             )
         for outcome in done.outcomes:
             for reason in outcome.held:
-                _say(f"{outcome.table}: {reason}")
+                say(f"{outcome.table}: {reason}")
             if as_json:
                 show_json(outcome)
         rows = sum(one.row_count for one in done.outcomes)
         freed = sum(one.byte_count for one in done.outcomes)
         parts = sum(one.partition_count for one in done.outcomes)
-        _say(
+        say(
             f"{rows} rows removed, {parts} partitions dropped, {_size(freed)} given back, "
             f"{done.partitions_made} partitions made; {done.duration_ms / 1_000:.1f} s"
         )
         if done.errors:
             raise RetentionFailed("; ".join(done.errors))
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("runs")
 def runs_command(
     home: Home = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
     days: Annotated[int, typer.Option(min=1, max=3_650, help="Of the last so many days.")] = 30,
 ) -> None:
     """List what earlier runs removed or could not, newest first."""
 
     async def work() -> None:
-        async with _database(home, "runs") as (_, url), connected(url, opened) as conn:
+        async with (
+            database(home, "helix retention runs") as (_, url),
+            connected(url, opened) as conn,
+        ):
             since = SystemClock().now() - timedelta(days=days)
             rows = await QUERIES.rows(conn, "list_runs", since=since, max_count=1_000)
         records = [dict(row) for row in rows]
@@ -210,18 +190,18 @@ def runs_command(
                 show_json(record)
         else:
             show_table(_RUN_COLUMNS, records)
-        _say(f"{len(records)} steps in {days} days")
+        say(f"{len(records)} steps in {days} days")
 
-    _run(work())
+    asyncio.run(work())
 
 
 @app.command("maintain")
-def maintain_command(home: Home = None, as_json: AsJson = False) -> None:
+def maintain_command(home: Home = None, as_json: Json = False) -> None:
     """Vacuum and analyze every table; make indexes anew that are estimated to be bloated."""
 
     async def work() -> None:
         began = time.monotonic()
-        async with _database(home, "maintain") as (settings, url):
+        async with database(home, "helix retention maintain") as (settings, url):
             done = await maintain(url, settings)
         if as_json:
             print(msgspec.json.encode(done).decode())
@@ -232,9 +212,9 @@ def maintain_command(home: Home = None, as_json: AsJson = False) -> None:
                     f"{one.bloat_ratio:.0%} empty by estimate"
                 )
         for name in done.dropped:
-            _say(f"dropped {name}, which a killed rebuild had left")
-        _say(f"{len(done.reindexed)} indexes made anew; {time.monotonic() - began:.1f} s")
+            say(f"dropped {name}, which a killed rebuild had left")
+        say(f"{len(done.reindexed)} indexes made anew; {time.monotonic() - began:.1f} s")
         if done.failed:
             raise RetentionFailed("; ".join(done.failed))
 
-    _run(work())
+    asyncio.run(work())
