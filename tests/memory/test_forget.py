@@ -7,20 +7,15 @@ from uuid import UUID, uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helix import conversations, knowledge, memory
 from helix.core.clock import SystemClock
-from helix.core.db import Connection, Database, Role
+from helix.core.db import Connection, Database
 from helix.memory import Memories, NewMemory, Patch, Sources, Use, apply_tombstones
 from tests.factories import (
     insert,
-    make_conversation,
     make_distributed_memory,
-    make_event,
     make_memory_event,
 )
 from tests.memory.support import HashEmbedder, a_user, contents, memories_on, said
-
-DOCUMENT = {"knowledge_type": "pattern", "title": "A document"}
 
 
 async def tables_with(owner: Connection, word: str) -> list[str]:
@@ -132,27 +127,6 @@ async def test_what_memories_were_drawn_from_is_erased_first_when_asked(
     assert told == [(user, Sources((talk,), (answer,)))]
     assert await memories.forget_all(user_id=user, sources=True) == (0, 1)
     assert told[-1] == (user, None)
-
-
-async def test_each_domain_erases_a_users_content_and_nobody_elses(
-    db: Database, owner: Connection
-) -> None:
-    ada, ben = await a_user(owner), await a_user(owner)
-    word = f"Zq{secrets.token_hex(6)}"
-    for user in (ada, ben):
-        await memories_on(db, HashEmbedder()).add(user_id=user, memories=[said(f"{word} sails")])
-        talk = await make_conversation(owner, user_id=user)
-        await make_event(owner, talk, event_data={"role": "user", "content": f"{word} said"})
-        await insert(owner, "rag_knowledge", user_id=user, content=f"{word} read", **DOCUMENT)
-    async with db.transaction(Role.OPERATOR) as conn:
-        assert await memory.erase_user_content(conn, user_id=ada) == 1
-        assert len(await conversations.erase_user_content(conn, user_id=ada)) == 1
-        assert await knowledge.erase_user_content(conn, user_id=ada) == 1
-    for table in ("memories", "conversation_events", "rag_knowledge"):
-        left = await owner.fetch(
-            f"SELECT user_id FROM {table} AS t WHERE t::text LIKE $1", f"%{word}%"
-        )
-        assert [row["user_id"] for row in left] == [ben], table
 
 
 @settings(

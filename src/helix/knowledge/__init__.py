@@ -16,7 +16,6 @@ from helix.knowledge.errors import (
 )
 from helix.knowledge.jobs import enqueue_embedding, register_jobs
 from helix.knowledge.routes import build_router
-from helix.knowledge.service import erase_user_content
 from helix.knowledge.types import (
     Added,
     Chunk,
@@ -61,6 +60,5 @@ __all__ = [
     "count_tokens",
     "cut",
     "enqueue_embedding",
-    "erase_user_content",
     "register_jobs",
 ]

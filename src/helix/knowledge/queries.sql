@@ -118,10 +118,6 @@ WHERE id = :document_id AND user_id = :user_id;
 -- Documents with their chunks and vectors, for good. Index: rag_knowledge_pkey. Locks: their rows.
 DELETE FROM rag_knowledge WHERE id = ANY(:ids::uuid[]) AND user_id = :user_id RETURNING id;
 
--- name: remove_all
--- Everything a user added, with chunks and vectors, for good. Index: rag_knowledge_user_id_idx. Locks: those rows.
-DELETE FROM rag_knowledge WHERE user_id = :user_id RETURNING id;
-
 -- name: sweep_expired
 -- Some documents, of all users, whose time is over, with their chunks. Index: idx_rag_knowledge_expires. Locks: their rows; skips rows
 -- held by others.

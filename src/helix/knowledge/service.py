@@ -44,7 +44,6 @@ __all__ = [
     "analysed",
     "change_document",
     "cut_document",
-    "erase_user_content",
     "get_document",
     "list_documents",
     "prepare",
@@ -300,14 +299,6 @@ async def remove_documents(
     Returns the ids removed; those that are not the user's are passed over.
     """
     return await store.remove_documents(conn, user_id=user_id, ids=ids)
-
-
-async def erase_user_content(conn: Connection, *, user_id: UUID) -> int:
-    """Erase every document of exactly this user, with chunks and vectors; return how many.
-
-    In the caller's transaction; the caller commits. Documents shared by all are not touched.
-    """
-    return await store.remove_all(conn, user_id=user_id)
 
 
 async def reanalyse(

@@ -568,11 +568,6 @@ async def users_without_vectors(
     return [row["user_id"] for row in rows]
 
 
-async def remove_all(conn: Connection, *, user_id: UUID) -> int:
-    """Remove everything a user added; return how many documents."""
-    return len(await QUERIES.rows(conn, "remove_all", user_id=user_id))
-
-
 async def put_vectors(
     conn: Connection, *, user_id: UUID, model: Vectors, vectors: Sequence[tuple[ChunkId, Array]]
 ) -> int:

@@ -25,7 +25,6 @@ from helix.memory.replication import (
 from helix.memory.routes import build_router
 from helix.memory.service import (
     add_memories,
-    erase_user_content,
     forget_all,
     forget_memories,
     record_uses,
@@ -84,7 +83,6 @@ __all__ = [
     "build_router",
     "enqueue_embedding",
     "entities",
-    "erase_user_content",
     "extractor",
     "forget_all",
     "forget_memories",

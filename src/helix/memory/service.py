@@ -22,7 +22,6 @@ __all__ = [
     "add_extracted",
     "add_memories",
     "change_memory",
-    "erase_user_content",
     "forget_all",
     "forget_memories",
     "get_memory",
@@ -199,15 +198,6 @@ async def forget_all(conn: Connection, *, user_id: UUID) -> int:
         total += len(await store.forget(conn, user_id=user_id, ids=ids))
     await store.drop_graph_of_user(conn, user_id=user_id)
     return total
-
-
-async def erase_user_content(conn: Connection, *, user_id: UUID) -> int:
-    """Erase all that is remembered of exactly this user; return how many memories.
-
-    In the caller's transaction; the caller commits. Tombstones stay, and the numbers of
-    memory_uses, which go with the account.
-    """
-    return await forget_all(conn, user_id=user_id)
 
 
 async def record_uses(
