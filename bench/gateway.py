@@ -190,7 +190,7 @@ def _print_saturated(targets: list[Target]) -> None:
 _KIND = {False: ", whole", True: ", stream"}
 
 
-def _print_half(targets: list[Target], rates: dict[str, float]) -> None:
+def _print_half(targets: list[Target], rates: dict[tuple[str, bool], float]) -> None:
     print(
         f"\nhalf load, open loop{'':8} {'calls/s':>8} {'CPU us/call':>12} {'+PostgreSQL':>12}"
         f" {'added p50':>10} {'added p99':>10} {'errors':>7}   (ms to the first byte of the body)"
@@ -203,7 +203,7 @@ def _print_half(targets: list[Target], rates: dict[str, float]) -> None:
                 for ours, theirs in ((load.p50_ms, base.p50_ms), (load.p99_ms, base.p99_ms))
             ]
             print(
-                f"{target.name + _KIND[stream]:28.28} {rates[target.name]:8.0f}"
+                f"{target.name + _KIND[stream]:28.28} {rates[target.name, stream]:8.0f}"
                 f" {statistics.median(load.cpu_us):12.0f}"
                 f" {statistics.median(load.postgres_us):12.0f} {added[0]:10.2f} {added[1]:10.2f}"
                 f" {load.errors:7d}"
@@ -225,15 +225,18 @@ def _measure(
                 target.drive("saturated", stream=stream, seconds=seconds, how=connections)
     _print_saturated(targets)
     by_name = {target.name: target for target in targets}
-    helix_rate = by_name["Helix, all recorded"].median("saturated", False, "rate") / 2
+    helix = by_name["Helix, all recorded"]
     rates = {
-        target.name: max(min(helix_rate, target.median("saturated", False, "rate") / 2), _RATE_MIN)
+        (target.name, stream): max(
+            min(one.median("saturated", stream, "rate") for one in (helix, target)) / 2, _RATE_MIN
+        )
         for target in targets
+        for stream in (False, True)
     }
     for _ in range(rounds):
         for stream in (False, True):
             for target in targets:
-                how = rates[target.name]
+                how = rates[target.name, stream]
                 direct.loads.setdefault(("half", stream), Load())
                 direct.drive("half", stream=stream, seconds=seconds, how=how)
                 base = direct.loads["half", stream]
