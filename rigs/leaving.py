@@ -8,9 +8,9 @@
   row marked interrupted, with what the client saw and the tokens of that; the process exits with 0
   within 30 s and leaves no call open;
 - D12: so many clients disconnect at a random byte of the request or the answer, or a random moment
-  before it: each call that was recorded has one terminal row, with the text that was passed on (what
-  the client saw is its beginning) and the tokens and cost of exactly that; connections, descriptors
-  and transactions are back where they were within 10 s.
+  before it: each call that was recorded has one terminal row, with the text that was passed on
+  (what the client saw is its beginning) and the tokens and cost of exactly that; connections,
+  descriptors and transactions are back where they were within 10 s.
 
 The clients, the provider and the ledger are those of rigs/kill_gateway.py. As controls a gateway is
 killed with SIGKILL, rows are lost, doubled, left open or changed, and a transaction is left idle;
@@ -202,8 +202,8 @@ def _audit_stops(rig: Stops, seconds: float) -> tuple[list[str], list[str]]:
     print(
         f"D11: {len(entries)} calls, {len(rig.exits_s)} SIGTERM in {seconds:.0f} s:"
         f" {rig.ledger.count('acked')} acknowledged, {rig.ledger.count('refused')} refused,"
-        f" {len(cut)} streams cut off and told so, {rig.ledger.count('unknown')} unknown; exit after"
-        f" {percentile(rig.exits_s, 0.5):.1f} s (median), {longest:.1f} s (longest)"
+        f" {len(cut)} streams cut off and told so, {rig.ledger.count('unknown')} unknown;"
+        f" exit after {percentile(rig.exits_s, 0.5):.1f} s (median), {longest:.1f} s (longest)"
     )
     if rig.given.terms > 10 and not cut:
         problems.append("D11: no stream was cut off, so nothing was shown of those")

@@ -239,9 +239,7 @@ class Rig:
         )
         return hung
 
-    async def _watch(
-        self, session: aiohttp.ClientSession, hung: "Hung", began_s: float
-    ) -> None:
+    async def _watch(self, session: aiohttp.ClientSession, hung: "Hung", began_s: float) -> None:
         while True:
             hung.most = max(hung.most, descriptors(self.helix.pid))
             if hung.opened_s is None:
@@ -343,8 +341,8 @@ async def _half_open(rig: Rig, given: argparse.Namespace) -> tuple[list[str], li
                 problems += hung.problems()
                 during[name].append(hung.healthy_s)
                 print(
-                    f"U5 {name}: {given.open} calls, breaker open after {hung.opened_s or -1:.1f} s;"
-                    f" descriptors {hung.before} → {hung.most}, given back after"
+                    f"U5 {name}: {given.open} calls, breaker open after {hung.opened_s or -1:.1f}"
+                    f" s; descriptors {hung.before} → {hung.most}, given back after"
                     f" {hung.given_back_s or -1:.1f} s; healthy p99"
                     f" {percentile(calm[-1], 0.99) * 1e3:.0f} →"
                     f" {percentile(hung.healthy_s, 0.99) * 1e3:.0f} ms; the hung were told"

@@ -242,8 +242,18 @@ class App:
             if opening is not None:
                 opening.cancel()
                 await asyncio.gather(opening, return_exceptions=True)
-            self._gateway.begin_stop()
+            self.begin_stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def begin_stop(self) -> None:
+        """Take no more calls and tasks; those under way may end, or are cut off when time is up.
+
+        A server calls it when it is told to stop: it waits for its clients' streams before it ends
+        the application, and their time counts from here.
+        """
+        self._gateway.begin_stop()
+        if self._worker is not None:
+            self._worker.stop()
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Start as soon as the copy is released."""
