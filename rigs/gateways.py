@@ -72,9 +72,10 @@ def add_provider(helix: Helix, name: str, port: int) -> None:
     )  # fmt: skip
 
 
-def make_key(helix: Helix, *scopes: str) -> str:
+def make_key(helix: Helix, *scopes: str, user: str | None = None) -> str:
     """Return a new API key that no limit stops; without `scopes` it has the usual ones."""
     words = [word for scope in scopes for word in ("--scope", scope)]
+    words += [] if user is None else ["--user", user]
     made = helix.run(
         "keys", "create", "--name", "rig", "--rate-limit", "100000000", *words, "--json"
     )

@@ -3,8 +3,10 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import asyncpg
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from helix import __version__, gateway
@@ -16,6 +18,11 @@ from helix.core.log import get_log
 __all__ = ["bounded", "build_api", "error_response"]
 
 _log = get_log(__name__)
+_NO_TEXT = (
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.UntranslatableCharacterError,
+    UnicodeEncodeError,
+)
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -29,6 +36,7 @@ def build_api(routers: Sequence[APIRouter], clock: Clock) -> FastAPI:
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead where the Host header says
+        responses={"default": {"model": Refusal, "description": "A refusal or a failure."}},
     )
     for router in routers:
         api.include_router(router)
@@ -39,15 +47,18 @@ def build_api(routers: Sequence[APIRouter], clock: Clock) -> FastAPI:
     ) -> Callable[[Request, Exception], Awaitable[Response]]:
         async def handle(request: Request, exc: Exception) -> Response:
             request_id = str(ids.next(clock.now()))
-            if translate is _unexpected:
+            error = translate(exc, request_id)
+            if error.status >= 500 and error is not exc:
                 _log.error("request_failed", exc=exc, request_id=request_id, path=request.url.path)
-            return error_response(translate(exc, request_id), request_id)
+            return error_response(error, request_id)
 
         return handle
 
     api.add_exception_handler(HelixError, handler(lambda exc, _: exc))
     api.add_exception_handler(RequestValidationError, handler(_invalid))
     api.add_exception_handler(HTTPException, handler(_http))
+    api.add_exception_handler(asyncpg.DataError, handler(_of_value))
+    api.add_exception_handler(UnicodeEncodeError, handler(_of_value))
     api.add_exception_handler(Exception, handler(_unexpected))
     return api
 
@@ -95,8 +106,31 @@ def _http(exc: HTTPException, _: str) -> HelixError:
     return BadInput(str(exc.detail))
 
 
+def _of_value(exc: Exception, request_id: str) -> HelixError:
+    """Tell a text that no PostgreSQL takes, which is the caller's, from a fault of ours."""
+    if isinstance(exc, _NO_TEXT) or isinstance(exc.__cause__, UnicodeEncodeError):
+        return BadInput("a text holds a character that cannot be stored: NUL, or half of a pair")
+    return _unexpected(exc, request_id)
+
+
 def _unexpected(_: Exception, request_id: str) -> HelixError:
     return gateway.unexpected(request_id)
+
+
+class RefusalReason(BaseModel):
+    """Why, in the shape of OpenAI's API; docs/errors.md lists the codes."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str
+
+
+class Refusal(BaseModel):
+    """Every answer with a status of 400 or more."""
+
+    error: RefusalReason
 
 
 class _MethodNotAllowed(Conflict):

@@ -134,7 +134,7 @@ def build_router(
             debate = await service.cancel(conn, debate_id=DebateId(debate_id), now=clock.now())
         return _json(as_json(debate))
 
-    @api.get("/debates/{debate_id}/events")
+    @api.get("/debates/{debate_id}/events", responses={**sse.DOCUMENTED})
     async def events(
         debate_id: UUID, caller: Caller, last_event_id: Annotated[str | None, Header()] = None
     ) -> StreamingResponse:

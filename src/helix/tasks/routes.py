@@ -231,7 +231,7 @@ def build_router(
             headers={"cache-control": "no-store"},
         )
 
-    @api.get("/tasks/{task_id}/events")
+    @api.get("/tasks/{task_id}/events", responses={**sse.DOCUMENTED})
     async def task_events(
         task_id: UUID, caller: Caller, last_event_id: Annotated[str | None, Header()] = None
     ) -> StreamingResponse:
@@ -240,7 +240,7 @@ def build_router(
             await service.get_task(conn, task_id=TaskId(task_id))
         return await stream(caller, last_event_id, TaskId(task_id))
 
-    @api.get("/events")
+    @api.get("/events", responses={**sse.DOCUMENTED})
     async def events(
         caller: Caller, last_event_id: Annotated[str | None, Header()] = None
     ) -> StreamingResponse:
