@@ -1,6 +1,6 @@
 """Addresses that Helix must never call, in every spelling there is (N1).
 
-    python -m rigs.outbound [--rounds 3] [--short]
+    python -m rigs.outbound [--rounds 5] [--short]
 
 A canary listens on every address of this machine. It is named in some 70 forms (decimal, octal and
 hexadecimal numbers, IPv6 with an IPv4 address within, user information, odd schemes, names that
@@ -369,7 +369,7 @@ async def _run(given: argparse.Namespace, home: Path) -> int:
 def main() -> None:
     """Run the rig; exit 1 when it found something."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--short", action="store_true", help="1 round")
     given = parser.parse_args()
     if given.short:
