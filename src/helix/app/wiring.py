@@ -25,8 +25,9 @@ from helix import (
     tasks,
 )
 from helix.app import callers, recall, work
-from helix.app.api import bounded, build_api
+from helix.app.api import build_api
 from helix.app.asking import Asking
+from helix.app.bodies import Bodies
 from helix.app.holding import hold, quarantined, why_held
 from helix.core.clock import Clock
 from helix.core.config import Settings
@@ -115,7 +116,7 @@ class App:
             self._seat = Seat(db.url, kind="server", most=settings.connections_max())
         self._webhooks = tasks.webhook_sender(keyring, allowed_hosts=settings.webhook_host_list)
         self._api = build_api(self._routers(settings, keyring, registry), clock)
-        self._body_bytes_max = max(settings.body_bytes_max, settings.knowledge_file_bytes_max)
+        self._bodies = Bodies(settings, self._gateway.room)
 
     def _build_talks(self, settings: Settings, asking: Asking) -> conversations.Conversations:
         """Put conversations together with the calls they are made of."""
@@ -222,7 +223,8 @@ class App:
         elif self._gateway.handles(scope["path"]):
             await self._gateway(scope, receive, send)
         else:
-            await self._api(scope, bounded(receive, self._body_bytes_max), send)
+            with self._bodies.of(scope, receive) as receive_body:
+                await self._api(scope, receive_body, send)
 
     async def _live(self, receive: Any, send: Any) -> None:
         """Start the domains, lowest floor first; stop them in the opposite order.

@@ -140,12 +140,14 @@ class Gateway:
             intake=intake,
             limits=CallLimits(
                 body_bytes_max=settings.body_bytes_max,
+                bodies_bytes_max=settings.bodies_bytes_max,
                 body_timeout_s=settings.body_timeout_s,
                 calls_in_flight_max=settings.calls_in_flight_max,
                 idempotency_wait_s=settings.idempotency_wait_s,
                 cache_ttl_s=settings.response_cache_ttl_s,
             ),
         )
+        self.room = self._calls.room
         self.caller = Caller(
             calls=self._calls,
             admitting=admitting,
