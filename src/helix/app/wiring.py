@@ -127,6 +127,7 @@ class App:
             read=gateway.request_messages,
             read_answer=gateway.answer_message,
             search_memories=recall.searcher_of(self._memories),
+            note_uses=recall.uses_noter(self._clock),
             summarise=asking.summariser(),
             enqueue_compression=work.enqueue_compression,
         )
@@ -136,10 +137,6 @@ class App:
         self._gateway.add_after(
             conversations.after_hook(talks),
             wanted=lambda request, _: request.options.session is not None,
-        )
-        self._gateway.add_after(
-            recall.uses_hook(self._memories),
-            wanted=lambda _, injected: injected is not None and injected.memory is not None,
         )
         return talks
 
