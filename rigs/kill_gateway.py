@@ -70,9 +70,8 @@ class Provider:
             return await self._stream(request, head, text, usage)
         return web.Response()
 
-    @staticmethod
     async def _stream(
-        request: web.Request, head: dict[str, object], text: str, usage: dict[str, int]
+        self, request: web.Request, head: dict[str, object], text: str, usage: dict[str, int]
     ) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await answer.prepare(request)
@@ -82,7 +81,7 @@ class Provider:
             choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
             await answer.write(f"data: {json.dumps({**head, 'choices': [choice]})}\n\n".encode())
             if number % 5 == 4:
-                await asyncio.sleep(0.002)  # a provider takes its time; gives kills a middle
+                await self.pause(number)
         last = {"index": 0, "delta": {}, "finish_reason": "stop"}
         await answer.write(f"data: {json.dumps({**head, 'choices': [last]})}\n\n".encode())
         await answer.write(
@@ -91,6 +90,10 @@ class Provider:
         await answer.write(b"data: [DONE]\n\n")
         await answer.write_eof()
         return answer
+
+    async def pause(self, number: int) -> None:
+        """Wait after word `number`: a provider takes its time, and kills find a middle."""
+        await asyncio.sleep(0.002)
 
     async def _is_committed(self, request_id: str) -> bool:
         """Look for the request's row; when the database is dying, wait for the next one."""
@@ -129,7 +132,7 @@ class Rig:
         self.home = home
         self.extra = extra
         self.port = free_port()
-        self.provider = Provider()
+        self.provider = self.make_provider()
         self.ledger = Ledger()
         self.helix: Helix | None = None
         self.key = ""
@@ -138,6 +141,11 @@ class Rig:
         self.rng = random.Random(given.seed)
         self.restart_s: list[float] = []
         self.refusals: Counter[str] = Counter()
+
+    @staticmethod
+    def make_provider() -> Provider:
+        """Return the provider that answers."""
+        return Provider()
 
     def numbers(self) -> Iterator[int]:
         """Yield a number for each call that is to be made."""
@@ -243,7 +251,10 @@ class Rig:
                 if line.strip() == b"data: [DONE]":
                     entry.state = "acked"
                 elif line.startswith(b"data: "):
-                    for choice in json.loads(line[6:]).get("choices", []):
+                    event = json.loads(line[6:])
+                    if "error" in event:
+                        entry.state = "cut"
+                    for choice in event.get("choices", []):
                         entry.content += choice.get("delta", {}).get("content") or ""
 
     def refused(self, answer: aiohttp.ClientResponse, after_s: float) -> None:

@@ -1,6 +1,7 @@
 """What clients know of their calls, kept outside the system under test.
 
 `acked`: the client saw the answer whole. `refused`: it was told no in so many words (429, 503).
+`cut`: it was told, after the first content, that the answer broke off.
 `unknown`: the connection died; the call may or may not be on record.
 """
 

@@ -277,3 +277,26 @@ async def test_idempotency_key_that_cannot_be_kept_is_refused(stack: Stack) -> N
     )
     assert answer.status == 400
     assert answer.error["param"] == "idempotency-key"
+
+
+async def test_large_bodies_share_the_room_there_is(stack: Stack) -> None:
+    """Three bodies of more than a third each: one is told to come again, two are served."""
+    most = stack.gateway.room.bytes_max
+    sent = body(padding="x" * (most // 3))
+    writers = {}
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", stack.port, limit=2**26)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stack.key}"
+        writer.write(f"{head}\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent[:-1])
+        writers[asyncio.create_task(read_answer(reader))] = writer
+    refused, waiting = await asyncio.wait(writers, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+    (told,) = [answer.result() for answer in refused]
+    assert (told.status, told.headers["retry-after"]) == (503, "1")
+    assert told.error["code"] == "no_room"
+    for answer in waiting:
+        writers[answer].write(sent[-1:])
+        assert (await asyncio.wait_for(answer, 20)).status == 200
+    for writer in writers.values():
+        writer.close()
+    assert stack.gateway.room.held == 0
+    await assert_alive(stack)

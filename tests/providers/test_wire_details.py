@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from helix.core.addresses import refusal_of_address
 from helix.core.errors import BadInput
 from helix.providers.adapters import speaks_natively
-from helix.providers.addresses import refusal_of_address
 from helix.providers.errors import FieldUnsupported
 from helix.providers.types import Call, Operation, Route, Wire
 from helix.providers.wires.canonical import read_chat

@@ -107,6 +107,7 @@ def test_webhook_signature_covers_time_and_body() -> None:
         "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "0.0.0.0",
         "100.64.0.1", "224.0.0.1", "::1", "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1",
         "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "ff02::1", "nonsense", "",
+        "168.63.129.16", "192.0.0.192", "64:ff9b:1::7f00:1", "::7f00:1", "fec0::1",
     ],
 )  # fmt: skip
 def test_inner_address_is_refused(address: str) -> None:
@@ -123,6 +124,7 @@ def test_public_address_is_allowed(address: str) -> None:
     [
         "http://example.com/", "https://127.0.0.1/", "https://[::1]/", "https://localhost/",
         "https://u:p@example.com/", "ftp://example.com/", "https://", "https://[::1", "gopher:x",
+        "https://１２７.0.0.1/", "https://127。0。0。1/", "https://①②⑦.⓪.⓪.①/",
     ],
 )  # fmt: skip
 def test_webhook_url_into_the_house_is_refused(url: str) -> None:

@@ -313,6 +313,23 @@ async def enqueue_webhook(conn: Connection, host: str) -> None:
     await cancel(conn, task_id=made.id)
 
 
+async def test_webhook_to_a_number_that_only_the_client_reads_as_one_is_not_sent(
+    receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of the URL put aside, the socket itself goes to no inner address."""
+    server, host = receiver
+    monkeypatch.setattr("helix.tasks.webhooks.check_webhook_url", lambda *_, **__: None)
+    sender = WebhookSender(lambda _: [b"s"], allowed_hosts=["another.example.org"])
+    for spelt in ("①②⑦.⓪.⓪.①", "127.0.0.1", "[::ffff:127.0.0.1]"):
+        message = {
+            "url": f"http://{spelt}:{host.partition(':')[2]}/hook", "payload": "{}",
+            "user_id": None, "event_type": "task.completed", "id": uuid4(),
+        }  # fmt: skip
+        assert not (await sender.send(message)).ok
+    await sender.close()
+    assert server.got == []
+
+
 async def test_webhook_to_a_name_that_resolves_inwards_is_not_sent(receiver: Any) -> None:
     server, host = receiver
     sender = WebhookSender(lambda _: [b"s"])

@@ -1,11 +1,14 @@
-"""Memories in the context of calls: found before, written down as used after."""
+"""Memories in the context of calls: found before, written down as used with the turn."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from helix import conversations, gateway, memory, providers
+from helix import conversations, memory, providers
+from helix.core.clock import Clock
+from helix.core.db import Connection
 
-__all__ = ["searcher_of", "uses_hook", "window_of"]
+__all__ = ["searcher_of", "uses_noter", "window_of"]
 
 
 def searcher_of(
@@ -23,21 +26,21 @@ def searcher_of(
     return search
 
 
-def uses_hook(memories: memory.Memories) -> gateway.AfterHook:
-    """Return the hook that notes, of a settled call, which memories were put into it."""
+def uses_noter(clock: Clock) -> conversations.NoteUses:
+    """Return what notes which memories were put into a call, where its turn is recorded."""
 
-    async def after(call: gateway.SettledCall) -> None:
-        injected = (call.memory or {}).get("memories") or []
+    async def note(
+        conn: Connection, user_id: UUID, request_id: UUID, memories: Sequence[Mapping[str, Any]]
+    ) -> None:
         uses = [
             memory.Use(memory.MemoryId(UUID(item["id"])), score=item.get("score"))
-            for item in injected
+            for item in memories
         ]
-        if uses:
-            await memories.used(
-                user_id=call.principal.user_id, request_id=call.request_id, uses=uses
-            )
+        await memory.record_uses(
+            conn, user_id=user_id, request_id=request_id, uses=uses, now=clock.now()
+        )
 
-    return after
+    return note
 
 
 def window_of(known: providers.Providers) -> Callable[[str], int | None]:

@@ -25,8 +25,9 @@ from helix import (
     tasks,
 )
 from helix.app import callers, recall, work
-from helix.app.api import bounded, build_api
+from helix.app.api import build_api
 from helix.app.asking import Asking
+from helix.app.bodies import Bodies
 from helix.app.holding import hold, quarantined, why_held
 from helix.core.clock import Clock
 from helix.core.config import Settings
@@ -115,7 +116,7 @@ class App:
             self._seat = Seat(db.url, kind="server", most=settings.connections_max())
         self._webhooks = tasks.webhook_sender(keyring, allowed_hosts=settings.webhook_host_list)
         self._api = build_api(self._routers(settings, keyring, registry), clock)
-        self._body_bytes_max = max(settings.body_bytes_max, settings.knowledge_file_bytes_max)
+        self._bodies = Bodies(settings, self._gateway.room)
 
     def _build_talks(self, settings: Settings, asking: Asking) -> conversations.Conversations:
         """Put conversations together with the calls they are made of."""
@@ -126,6 +127,7 @@ class App:
             read=gateway.request_messages,
             read_answer=gateway.answer_message,
             search_memories=recall.searcher_of(self._memories),
+            note_uses=recall.uses_noter(self._clock),
             summarise=asking.summariser(),
             enqueue_compression=work.enqueue_compression,
         )
@@ -135,10 +137,6 @@ class App:
         self._gateway.add_after(
             conversations.after_hook(talks),
             wanted=lambda request, _: request.options.session is not None,
-        )
-        self._gateway.add_after(
-            recall.uses_hook(self._memories),
-            wanted=lambda _, injected: injected is not None and injected.memory is not None,
         )
         return talks
 
@@ -222,7 +220,8 @@ class App:
         elif self._gateway.handles(scope["path"]):
             await self._gateway(scope, receive, send)
         else:
-            await self._api(scope, bounded(receive, self._body_bytes_max), send)
+            with self._bodies.of(scope, receive) as receive_body:
+                await self._api(scope, receive_body, send)
 
     async def _live(self, receive: Any, send: Any) -> None:
         """Start the domains, lowest floor first; stop them in the opposite order.
@@ -242,8 +241,18 @@ class App:
             if opening is not None:
                 opening.cancel()
                 await asyncio.gather(opening, return_exceptions=True)
-            self._gateway.begin_stop()
+            self.begin_stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def begin_stop(self) -> None:
+        """Take no more calls and tasks; those under way may end, or are cut off when time is up.
+
+        A server calls it when it is told to stop: it waits for its clients' streams before it ends
+        the application, and their time counts from here.
+        """
+        self._gateway.begin_stop()
+        if self._worker is not None:
+            self._worker.stop()
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Start as soon as the copy is released."""

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,7 +21,7 @@ import uvloop
 
 from helix import __version__
 from helix.accounts import KeyGate, Store, bootstrap_admin, issue_admin_key
-from helix.app import build
+from helix.app import App, build
 from helix.cli.up import BACKLOG
 from helix.core.clock import Clock, SystemClock
 from helix.core.config import Settings
@@ -56,6 +55,7 @@ __all__ = ["serve"]
 
 _LOG = get_log(__name__)
 _KEEP_ALIVE_S = 75
+_TELL_S = 2  # so long after the drain clients are told that their streams were cut off
 _READY_TIMEOUT_S = 15.0
 _GC_YOUNG, _GC_MIDDLE, _GC_OLD = 20_000, 20, 20
 _EXIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -87,21 +87,28 @@ class _Ending:
 
     def __init__(self) -> None:
         self._server: _Server | None = None
+        self._begin_stop: Callable[[], None] = _nothing
         self._start = asyncio.current_task()
         self.begun = False
 
-    def serving(self, server: _Server) -> None:
+    def serving(self, server: _Server, begin_stop: Callable[[], None]) -> None:
         self._server = server
+        self._begin_stop = begin_stop
 
     def on_signal(self) -> None:
         if self._server is not None:
             self._server.force_exit = self._server.should_exit
             self._server.should_exit = True
+            self._begin_stop()
             _say("dropping the calls under way" if self.begun else "stopping: finishing the calls")
         elif not self.begun and self._start is not None:
             self._start.cancel()
             _say("stopping")
         self.begun = True
+
+
+def _nothing() -> None:
+    pass
 
 
 def _say(line: str) -> None:
@@ -206,7 +213,7 @@ async def _database(settings: Settings, external: str | None) -> AsyncIterator[t
 
 
 async def _serve(
-    asgi: Any,
+    asgi: App,
     settings: Settings,
     listener: socket.socket,
     ending: _Ending,
@@ -214,6 +221,7 @@ async def _serve(
     *,
     held: bool,
 ) -> None:
+    grace_s = math.ceil(settings.drain_timeout_s) + _TELL_S
     server = _Server(
         uvicorn.Config(
             asgi,
@@ -226,10 +234,10 @@ async def _serve(
             proxy_headers=False,
             backlog=BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+            timeout_graceful_shutdown=grace_s,
         )
     )
-    ending.serving(server)
+    ending.serving(server, asgi.begin_stop)
     serving = asyncio.create_task(_serve_to_the_end(server, listener), name="server")
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells nobody
         await asyncio.sleep(0.005)

@@ -29,7 +29,7 @@ from helix.conversations.jobs import enqueue_compression, register_jobs
 from helix.conversations.routes import ConversationCaller, build_router
 from helix.conversations.service import append_events, erase_user_content, state_at
 from helix.conversations.summarise import Summarise, summariser
-from helix.conversations.turns import ReadMessages, read_chat_messages
+from helix.conversations.turns import NoteUses, ReadMessages, read_chat_messages
 from helix.conversations.types import (
     CompressionType,
     Conversation,
@@ -60,6 +60,7 @@ __all__ = [
     "MessageExists",
     "MessageNotFound",
     "NewEvent",
+    "NoteUses",
     "NothingToCompress",
     "Prepared",
     "ReadMessages",

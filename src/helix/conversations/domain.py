@@ -72,6 +72,7 @@ class Conversations:
         cache_ttl_s: int,
         read: turns.ReadMessages,
         read_answer: turns.ReadAnswer,
+        note_uses: turns.NoteUses | None,
         search_memories: SearchMemories | None,
         summarise: Summarise | None,
         enqueue_compression: EnqueueCompression | None,
@@ -86,6 +87,7 @@ class Conversations:
         self._compress_after_tokens = compress_after_tokens
         self._read = read
         self._read_answer = read_answer
+        self._note_uses = note_uses
         self._search = search_memories
         self._summarise = summarise
         self._enqueue = enqueue_compression
@@ -175,6 +177,7 @@ class Conversations:
                 read_answer=self._read_answer,
                 ids=self.ids,
                 clock=self.clock,
+                note_uses=self._note_uses,
             )
         if done is None:
             return 0
@@ -220,6 +223,7 @@ class Conversations:
                         read_answer=self._read_answer,
                         ids=self.ids,
                         clock=self.clock,
+                        note_uses=self._note_uses,
                     )
             except Exception as exc:  # noqa: BLE001 - one bad call must not hold up the others
                 failed += 1
@@ -329,6 +333,7 @@ def build(
     clock: Clock | None = None,
     read: turns.ReadMessages = turns.read_chat_messages,
     read_answer: turns.ReadAnswer = turns.read_chat_answer,
+    note_uses: turns.NoteUses | None = None,
     search_memories: SearchMemories | None = None,
     summarise: Summarise | None = None,
     enqueue_compression: EnqueueCompression | None = None,
@@ -346,6 +351,7 @@ def build(
         cache_ttl_s=settings.conversation_cache_ttl_s,
         read=read,
         read_answer=read_answer,
+        note_uses=note_uses,
         search_memories=search_memories,
         summarise=summarise,
         enqueue_compression=enqueue_compression,

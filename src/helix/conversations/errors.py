@@ -15,6 +15,7 @@ __all__ = [
     "MessageExists",
     "MessageNotFound",
     "NothingToCompress",
+    "ProjectNotFound",
 ]
 
 
@@ -25,6 +26,15 @@ class ConversationNotFound(NotFound):
 
     def __init__(self, conversation: UUID | str) -> None:
         super().__init__(f"there is no conversation {conversation} of yours")
+
+
+class ProjectNotFound(NotFound):
+    """There is no such project, or it is not the caller's."""
+
+    code = "conversations.project_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such project of yours", param="project_id")
 
 
 class MessageNotFound(NotFound):

@@ -170,7 +170,7 @@ def _add_conversations(api: APIRouter, door: _Door) -> None:
     """Make, list, show, change and erase conversations."""
     Caller = Annotated[ConversationCaller, Depends(door.identify)]  # noqa: N806 - a type
 
-    @api.post("")
+    @api.post("", status_code=201)
     async def create(body: NewConversation, caller: Caller) -> Response:
         """Make an empty conversation."""
         async with door.work(caller) as conn:
@@ -255,7 +255,7 @@ def _add_messages(api: APIRouter, door: _Door) -> None:
             )
         return _json({"data": page, "has_more": len(page) == limit})
 
-    @api.post("/{conversation_id}/messages")
+    @api.post("/{conversation_id}/messages", status_code=201)
     async def add(conversation_id: UUID, body: NewMessages, caller: Caller) -> Response:
         """Add messages, in order, all or none."""
         told: list[Event] = []
@@ -305,7 +305,7 @@ def _add_events(api: APIRouter, door: _Door) -> None:
     """Append, list and follow events; list the calls of a conversation."""
     Caller = Annotated[ConversationCaller, Depends(door.identify)]  # noqa: N806 - a type
 
-    @api.post("/{conversation_id}/events")
+    @api.post("/{conversation_id}/events", status_code=201)
     async def append(conversation_id: UUID, body: NewEvents, caller: Caller) -> Response:
         """Append events, in order, all or none."""
         async with door.work(caller) as conn:
@@ -320,7 +320,7 @@ def _add_events(api: APIRouter, door: _Door) -> None:
         await door.keep_up(conversation)
         return _json({"data": [event_json(event) for event in told]}, status=201)
 
-    @api.get("/{conversation_id}/events")
+    @api.get("/{conversation_id}/events", responses={**sse.DOCUMENTED})
     async def events(  # noqa: PLR0917 - query parameters, given by name
         conversation_id: UUID,
         caller: Caller,
@@ -458,7 +458,7 @@ def _add_history(api: APIRouter, door: _Door) -> None:
             conversation = await door.found(conn, caller, conversation_id)
             return _json({"data": await service.replays_of(conn, conversation=conversation)})
 
-    @api.post("/{conversation_id}/snapshots")
+    @api.post("/{conversation_id}/snapshots", responses={201: {"description": "Taken."}})
     async def snapshot(conversation_id: UUID, caller: Caller) -> Response:
         """Store the state as it is now; nothing when nothing came since the newest snapshot."""
         async with door.work(caller) as conn:

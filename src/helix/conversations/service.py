@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from helix.conversations.errors import (
@@ -17,6 +18,7 @@ from helix.conversations.errors import (
     ExternalIdTaken,
     MessageExists,
     MessageNotFound,
+    ProjectNotFound,
 )
 from helix.conversations.fold import (
     decode,
@@ -126,17 +128,20 @@ async def create(
     session_id: UUID | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Conversation:
-    """Make an empty conversation; raises ExternalIdTaken."""
-    row = await QUERIES.row(
-        conn,
-        "create_conversation",
-        user_id=user_id,
-        project_id=project_id,
-        external_id=external_id,
-        title=title,
-        metadata=dict(metadata or {}),
-        session_id=session_id,
-    )
+    """Make an empty conversation; raises ExternalIdTaken, ProjectNotFound."""
+    try:
+        row = await QUERIES.row(
+            conn,
+            "create_conversation",
+            user_id=user_id,
+            project_id=project_id,
+            external_id=external_id,
+            title=title,
+            metadata=dict(metadata or {}),
+            session_id=session_id,
+        )
+    except (asyncpg.ForeignKeyViolationError, asyncpg.InsufficientPrivilegeError) as exc:
+        raise ProjectNotFound from exc
     if row is None:
         raise ExternalIdTaken(external_id or "")
     return conversation_from(row)

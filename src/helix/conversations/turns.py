@@ -5,7 +5,7 @@ request's id, and marked in the transaction that writes the events. Whoever come
 hook that is called again or the job that looks for what a dead process left, finds it marked.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,7 @@ __all__ = [
     "ATTEMPTS_MAX",
     "HISTORY_MAX",
     "Begun",
+    "NoteUses",
     "ReadAnswer",
     "ReadMessages",
     "Recorded",
@@ -63,6 +64,10 @@ ReadMessages = Callable[[str, str], Sequence[Mapping[str, Any]]]
 
 ReadAnswer = Callable[[str], Mapping[str, Any] | None]
 """Given a recorded answer as the provider sent it, its message in the form of the chat API."""
+
+
+NoteUses = Callable[[Connection, UUID, UUID, Sequence[Mapping[str, Any]]], Awaitable[None]]
+"""Given a user, a request's id and the memories put into it: notes that it used them, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +266,11 @@ async def record(
     ids: IdSource,
     clock: Clock,
     with_entities: bool = True,
+    note_uses: NoteUses | None = None,
 ) -> Recorded | None:
     """Write the events of a call that has ended: what was new in it, its answer, what they name.
+
+    `note_uses` is told, in the same transaction, which memories had been put into it.
 
     Exactly once, however often it is called; None when there is nothing to do (not a turn, not
     ended, recorded before). An answer that broke off is recorded as far as it came, and marked.
@@ -302,6 +310,8 @@ async def record(
     now = clock.now()
     events = await append(conn, conversation, told, ids=[ids.next(now) for _ in told])
     await _count_call(conn, turn=turn, call=call)
+    if note_uses is not None and (memories := turn["injected"].get("memories")):
+        await note_uses(conn, turn["user_id"], request_id, memories)
     await QUERIES.run(conn, "turn_is_recorded", request_id=request_id, events=len(events))
     return Recorded(conversation, tuple(events))
 

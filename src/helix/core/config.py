@@ -85,6 +85,11 @@ class Settings(BaseModel):
     body_bytes_max: int = Field(
         default=20_000_000, ge=1_000, le=200_000_000, description="Largest request body."
     )
+    bodies_bytes_max: int = Field(
+        default=40_000_000,
+        ge=1_000_000,
+        description="Most of large request bodies that is read at a time; more are refused.",
+    )
     body_timeout_s: float = Field(
         default=60.0, gt=0, le=3_600, description="Longest a request body may take to arrive."
     )

@@ -6,14 +6,17 @@ asking an index twice a second costs next to nothing. Whoever has something bett
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["KEEP_ALIVE_S", "POLL_S", "STREAM_S_MAX", "Told", "follow", "poll"]
+__all__ = ["DOCUMENTED", "KEEP_ALIVE_S", "POLL_S", "STREAM_S_MAX", "Told", "follow", "poll"]
 
 POLL_S = 0.5
 KEEP_ALIVE_S = 15.0
 STREAM_S_MAX = 3_600.0
+DOCUMENTED: Mapping[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+"""What a route that answers with a stream says of itself in the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True)

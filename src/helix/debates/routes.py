@@ -175,7 +175,7 @@ def _add_one_debate(api: APIRouter, door: _Door) -> None:
             debate = await service.cancel(conn, debate_id=DebateId(debate_id), now=door.clock.now())
         return _json(as_json(debate))
 
-    @api.get("/debates/{debate_id}/events")
+    @api.get("/debates/{debate_id}/events", responses={**sse.DOCUMENTED})
     async def events(
         debate_id: UUID, caller: Caller, last_event_id: Annotated[str | None, Header()] = None
     ) -> StreamingResponse:

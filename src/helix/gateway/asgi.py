@@ -97,6 +97,8 @@ class Surface:
             _log.error("request_failed", exc=exc, request_id=exchange.id_text)
             error = unexpected(exchange.id_text)
             await self._refuse(exchange, error, dialect or self._nearest(path))
+        finally:
+            exchange.release()
 
     async def _serve(self, scope: AsgiScope, path: str, exchange: Exchange) -> None:
         method = scope["method"]

@@ -19,6 +19,7 @@ import msgspec
 from helix.accounts import Accounts, Principal, Scope, presented
 from helix.core.clock import Clock
 from helix.core.log import get_log
+from helix.core.room import Room
 from helix.gateway.admitting import Admitting, Notes
 from helix.gateway.answers import stream_again, whole_again
 from helix.gateway.cache import CACHE_HEADER, Cache, CacheUse, cache_key, read_use
@@ -65,6 +66,7 @@ class CallLimits:
     """Bounds of calls, each by the name of its setting."""
 
     body_bytes_max: int
+    bodies_bytes_max: int
     body_timeout_s: float
     calls_in_flight_max: int
     idempotency_wait_s: float
@@ -110,6 +112,7 @@ class Calls:
         self._waits = Waits(clock)
         self._ticker: asyncio.TimerHandle | None = None
         self.before: list[BeforeHook] = []
+        self.room = Room(max(limits.bodies_bytes_max, limits.body_bytes_max))
         self.in_flight = 0
         self.stopping = False
         self._idle = asyncio.Event()
@@ -178,6 +181,7 @@ class Calls:
         principal = await self._accounts.admit(presented(exchange.headers), *scopes)
         body = await self.body(exchange)
         request = await self.read(dialect, body)
+        exchange.release()
         if request.previous is not None:
             request = await self._kept.go_on(principal, request)
         use = read_use(exchange.headers.get(CACHE_HEADER))
@@ -217,7 +221,9 @@ class Calls:
     async def body(self, exchange: Exchange) -> bytes:
         """Return the body of a request, within limits."""
         limits = self._limits
-        return await exchange.body(limits.body_bytes_max, limits.body_timeout_s, self._waits)
+        return await exchange.body(
+            limits.body_bytes_max, limits.body_timeout_s, self._waits, self.room
+        )
 
     async def read(self, dialect: Reads, body: bytes) -> CallRequest:
         """Return the request in a body, read beside other calls when that takes long."""

@@ -1,5 +1,6 @@
 """The gateway put together: its parts, its start, and its end."""
 
+import asyncio
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -75,6 +76,7 @@ class Gateway:
         store, metrics, intake = Store(), Metrics(counters), IntakeLimits.of(settings)
         self._clock = clock
         self._drain_timeout_s = settings.drain_timeout_s
+        self._cutting: asyncio.TimerHandle | None = None
         self._recorder = Recorder(
             db.url,
             clock=clock,
@@ -138,12 +140,14 @@ class Gateway:
             intake=intake,
             limits=CallLimits(
                 body_bytes_max=settings.body_bytes_max,
+                bodies_bytes_max=settings.bodies_bytes_max,
                 body_timeout_s=settings.body_timeout_s,
                 calls_in_flight_max=settings.calls_in_flight_max,
                 idempotency_wait_s=settings.idempotency_wait_s,
                 cache_ttl_s=settings.response_cache_ttl_s,
             ),
         )
+        self.room = self._calls.room
         self.caller = Caller(
             calls=self._calls,
             admitting=admitting,
@@ -207,16 +211,26 @@ class Gateway:
         self._calls.start()
 
     def begin_stop(self) -> None:
-        """Take no more calls; those under way go on."""
-        self._calls.stopping = True
+        """Take no more calls; those under way may go on for drain_timeout_s, then are cut off.
+
+        The time counts from the first time this is called; further ones change nothing.
+        """
+        if self._cutting is None:
+            self._calls.stopping = True
+            loop = asyncio.get_running_loop()
+            self._cutting = loop.call_later(self._drain_timeout_s, self._cut_off)
+
+    def _cut_off(self) -> None:
+        if self._calls.in_flight:
+            _log.warning("calls_cut_off", calls=self._calls.in_flight)
+            self._calls.cut_all()
 
     async def stop(self) -> None:
         """Let calls end within drain_timeout_s, cut off the rest, write out every record."""
         self.begin_stop()
-        if not await self._calls.until_idle(self._drain_timeout_s):
-            _log.warning("calls_cut_off", calls=self._calls.in_flight)
-            self._calls.cut_all()
-            await self._calls.until_idle(INTERRUPTED_WAIT_S)
+        await self._calls.until_idle(self._drain_timeout_s + INTERRUPTED_WAIT_S)
+        if self._cutting is not None:
+            self._cutting.cancel()
         self._calls.stop()
         await self._sweep.stop()
         left = await self._recorder.drain(WRITE_OUT_S)

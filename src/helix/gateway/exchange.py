@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from uuid import UUID
 
+from helix.core.room import Room, Share
 from helix.gateway.errors import BodyTooLarge, BodyTooSlow, ClientGone, TransportUnsupported
 from helix.gateway.render import Headers
 from helix.gateway.waits import Waits
@@ -23,9 +24,11 @@ class Exchange:
     it, as request-id, where Anthropic's do, and as x-helix-request-id.
     """
 
-    __slots__ = ("_extra", "_receive", "_send", "begun", "headers", "id_text", "request_id")
+    __slots__ = ("_extra", "_receive", "_send", "_share", "begun", "headers", "id_text",
+                 "request_id")  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: UUID) -> None:
+        self._share: Share | None = None
         self._receive = receive
         self._send = send
         self.request_id = request_id
@@ -60,10 +63,11 @@ class Exchange:
         """Say that this answer was given before."""
         self._extra.append((b"idempotent-replayed", b"true"))
 
-    async def body(self, body_bytes_max: int, timeout_s: float, waits: Waits) -> bytes:
+    async def body(self, body_bytes_max: int, timeout_s: float, waits: Waits, room: Room) -> bytes:
         """Return the whole body; what it said of its length is not believed.
 
-        Raises BodyTooLarge, BodyTooSlow, ClientGone.
+        What comes in several pieces takes of the `room` until `release`.
+        Raises BodyTooLarge, BodyTooSlow, NoRoom, ClientGone.
         """
         wait = waits.begin(timeout_s)
         try:
@@ -71,18 +75,26 @@ class Exchange:
                 message = await self._receive()
                 if message["type"] == "http.request" and not message.get("more_body", False):
                     return _within(message.get("body", b""), body_bytes_max)
-                return await self._rest_of_body(message, body_bytes_max)
+                self._share = room.share()
+                return await self._rest_of_body(message, body_bytes_max, self._share)
         except TimeoutError as exc:
             raise BodyTooSlow(timeout_s) from exc
         finally:
             waits.end(wait)
 
-    async def _rest_of_body(self, message: Message, body_bytes_max: int) -> bytes:
+    def release(self) -> None:
+        """Give back what the body took of the room: it has been read."""
+        if self._share is not None:
+            self._share.give_back()
+
+    async def _rest_of_body(self, message: Message, body_bytes_max: int, share: Share) -> bytes:
         parts = bytearray()
         while True:
             if message["type"] != "http.request":
                 raise ClientGone
-            parts += message.get("body", b"")
+            piece = message.get("body", b"")
+            share.take(len(piece))
+            parts += piece
             _within(parts, body_bytes_max)
             if not message.get("more_body", False):
                 return bytes(parts)

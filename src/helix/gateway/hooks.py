@@ -75,6 +75,7 @@ AfterHook = Callable[[SettledCall], Awaitable[None]]
 """Called once the end of a call is committed, beside the client's last byte, not before it.
 
 It is called at most once by the process that settled the call: a process that dies in between
-does not call it. What must not be missed is found again from llm_requests and llm_responses by
-the request's id, which is the key to write under. What it raises is logged and goes no further.
+does not call it. What must not be missed is written under the request's id by a job as well, which
+finds what is missing from llm_requests and llm_responses: so do conversations, whose turn is
+recorded exactly once by whoever comes first. What it raises is logged and goes no further.
 """

@@ -1,6 +1,5 @@
 """Providers: the registry of whom Helix may call, and the adapters that call them."""
 
-from helix.providers.addresses import refusal_of_address
 from helix.providers.domain import Providers, build
 from helix.providers.errors import (
     BadProvider,
@@ -98,7 +97,6 @@ __all__ = [
     "estimate_tokens",
     "failure_of_error",
     "failure_of_status",
-    "refusal_of_address",
     "register_jobs",
     "retry_after_s",
 ]

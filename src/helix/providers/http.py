@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from helix.core.addresses import refusal_of_address
 from helix.core.config import Settings
 from helix.core.errors import HelixError
-from helix.providers.addresses import refusal_of_address
 from helix.providers.errors import (
     UpstreamBroken,
     UpstreamTimeout,

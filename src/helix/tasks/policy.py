@@ -5,7 +5,6 @@ Values in, values out; no clock, no database.
 
 import hashlib
 import hmac
-import ipaddress
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import CroniterError, croniter  # type: ignore[import-untyped] # has no types
 
+from helix.core.addresses import refusal_of_address
 from helix.tasks.errors import BadSchedule, WebhookRefused
 
 __all__ = [
@@ -129,17 +129,7 @@ def address_allowed(address: str) -> bool:
     Refused: private, loopback, link-local (cloud metadata), multicast, reserved, unspecified, and
     IPv6 forms that carry such an IPv4 address.
     """
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return inner.is_global and not inner.is_multicast
-    return ip.is_global and not ip.is_multicast
+    return refusal_of_address(address, private=False) is None
 
 
 def check_webhook_url(url: str, *, allowed_hosts: Collection[str] = ()) -> None:
@@ -157,6 +147,10 @@ def check_webhook_url(url: str, *, allowed_hosts: Collection[str] = ()) -> None:
         if parts.scheme not in {"http", "https"}:
             raise WebhookRefused("a webhook's URL begins with https://", param="webhook_url")
         return
+    if not host.isascii():
+        raise WebhookRefused(
+            "a webhook's host is written in ASCII, other scripts as xn--…", param="webhook_url"
+        )
     if parts.scheme != "https" or not host:
         raise WebhookRefused("a webhook's URL begins with https://", param="webhook_url")
     if parts.username is not None or parts.password is not None:

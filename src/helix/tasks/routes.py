@@ -246,7 +246,7 @@ def _add_events(api: APIRouter, door: _Door) -> None:
     """Watch one task, or all of one's own."""
     Caller = Annotated[TaskCaller, Depends(door.identify)]  # noqa: N806 - a type
 
-    @api.get("/tasks/{task_id}/events")
+    @api.get("/tasks/{task_id}/events", responses={**sse.DOCUMENTED})
     async def task_events(
         task_id: UUID, caller: Caller, last_event_id: Annotated[str | None, Header()] = None
     ) -> StreamingResponse:
@@ -255,7 +255,7 @@ def _add_events(api: APIRouter, door: _Door) -> None:
             await service.get_task(conn, task_id=TaskId(task_id))
         return await _stream(door, caller, last_event_id, TaskId(task_id))
 
-    @api.get("/events")
+    @api.get("/events", responses={**sse.DOCUMENTED})
     async def events(
         caller: Caller, last_event_id: Annotated[str | None, Header()] = None
     ) -> StreamingResponse:

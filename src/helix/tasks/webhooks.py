@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import aiohttp
@@ -54,6 +55,18 @@ class _PublicResolver(AbstractResolver):
         await self._inner.close()
 
 
+def _public_socket(address: Any) -> socket.socket:
+    """Open the socket of a connection; the last look at where it goes, however it was spelt.
+
+    A host that is a number is not resolved, and what is a number is for the client to say: it also
+    reads digits of other scripts.
+    """
+    family, kind, protocol, _, where = address
+    if not address_allowed(str(where[0])):
+        raise OSError(f"{where[0]} is no public address")
+    return socket.socket(family, kind, protocol)
+
+
 class WebhookSender:
     """Sends messages. `secret_for` returns a tenant's signing secrets (None: Helix's own)."""
 
@@ -67,13 +80,29 @@ class WebhookSender:
         self._secret_for = secret_for
         self._allowed = frozenset(allowed_hosts)
         self._time = unix_time
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    def _calls(self, url: str) -> aiohttp.ClientSession:
+        """Return the session for a URL: one for the operator's exceptions, one for all else."""
+        parts = urlsplit(url)
+        excepted = not self._allowed.isdisjoint({parts.hostname, f"{parts.hostname}:{parts.port}"})
+        if excepted not in self._sessions:
+            connector = aiohttp.TCPConnector(
+                resolver=_PublicResolver(self._allowed if excepted else ()),
+                limit=20,
+                use_dns_cache=False,
+                socket_factory=None if excepted else _public_socket,
+            )
+            self._sessions[excepted] = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
+            )
+        return self._sessions[excepted]
 
     async def send(self, message: Any) -> Delivered:
         """Deliver one message (a row of `take_deliveries`); a 2xx answer is success.
@@ -84,13 +113,6 @@ class WebhookSender:
             check_webhook_url(message["url"], allowed_hosts=self._allowed)
         except WebhookRefused as exc:
             return Delivered(None, exc.message)
-        if self._session is None:
-            connector = aiohttp.TCPConnector(
-                resolver=_PublicResolver(self._allowed), limit=20, use_dns_cache=False
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
-            )
         body = message["payload"].encode()
         signature = sign_webhook(
             *self._secret_for(message["user_id"]), timestamp=int(self._time()), body=body
@@ -103,7 +125,7 @@ class WebhookSender:
             "Helix-Signature": signature,
         }
         try:
-            async with self._session.post(
+            async with self._calls(message["url"]).post(
                 message["url"], data=body, headers=headers, allow_redirects=False
             ) as answer:
                 ok = 200 <= answer.status < 300

@@ -1,8 +1,10 @@
 """Whole nodes over HTTP: what one is told, all know; what one forgets, all forget."""
 
+import asyncio
 import contextlib
 import random
 from decimal import Decimal
+from uuid import uuid4
 
 import aiohttp
 import msgspec
@@ -13,10 +15,12 @@ from helix.core.clock import SystemClock
 from helix.core.db import Role
 from helix.core.errors import BadInput
 from helix.memory import MemoryId, MemoryNotFound, Patch
-from helix.memory.replication.client import pack
+from helix.memory.replication.client import NodeClient, pack
 from helix.memory.replication.conflicts import conflict_shown, list_conflicts, resolve_conflict
 from helix.memory.replication.domain import PULL_BATCH
+from helix.memory.replication.errors import PeerFailed
 from helix.memory.replication.snapshots import snapshot_user
+from helix.memory.replication.types import Peer
 from tests.conftest import Server
 from tests.memory.replication.support import a_node, a_person, make_key, nodes, settled
 from tests.memory.support import said
@@ -44,6 +48,25 @@ async def test_what_one_node_is_told_the_other_finds(server: Server) -> None:
         assert (there.speaker, there.valid_from) == (here.speaker, here.valid_from)
         assert (await north.rebuilt()).differences == []
         assert (await south.rebuilt()).differences == []
+
+
+@pytest.mark.parametrize("spelt", ["127.0.0.1", "①②⑦.⓪.⓪.①", "[::ffff:127.0.0.1]", "localhost"])
+async def test_node_is_called_at_no_inner_address_that_is_not_named(spelt: str) -> None:
+    """However the address is spelt, and though nobody looked at the URL before."""
+    called = asyncio.Event()
+
+    async def met(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        writer.close()
+
+    async with await asyncio.start_server(met, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = NodeClient(allowed_hosts=["another.example.org"])
+        peer = Peer(uuid4(), "evil", f"http://{spelt}:{port}", None, "key")
+        with pytest.raises(PeerFailed):
+            await client.pull(peer, reader="r", after=None, limit=1)
+        await client.close()
+    assert not called.is_set()
 
 
 async def test_concurrent_changes_of_different_things_are_both_kept(server: Server) -> None:

@@ -4,6 +4,8 @@ import gzip
 import socket
 import zlib
 from collections.abc import Collection
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -11,10 +13,10 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from helix.core.addresses import refusal_of_address
 from helix.core.errors import BadInput, Misuse, TooLarge
 from helix.memory.replication.errors import PeerFailed
 from helix.memory.replication.types import Batch, Peer
-from helix.providers import refusal_of_address
 
 __all__ = ["BATCH_BYTES_MAX", "NodeClient", "check_node_url", "pack", "unpack"]
 
@@ -37,6 +39,8 @@ def check_node_url(url: str, *, allowed_hosts: Collection[str]) -> str:
         raise Misuse("the node's URL cannot be read") from exc
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise Misuse("the node's URL has a user, query or fragment; give https://host:port")
+    if not host.isascii():
+        raise Misuse("the node's host is written in ASCII, other scripts as xn--…")
     if not host or parts.scheme not in {"http", "https"}:
         raise Misuse("the node's URL must look like https://host:port")
     allowed = host in allowed_hosts or f"{host}:{port}" in allowed_hosts
@@ -95,19 +99,28 @@ class _Resolver(AbstractResolver):
         await self._inner.close()
 
 
+def _socket(address: Any, *, private: bool) -> socket.socket:
+    """Open the socket of a connection; the last look at where it goes, however it was spelt."""
+    family, kind, protocol, _, where = address
+    refusal = refusal_of_address(str(where[0]), private=private)
+    if refusal is not None:
+        raise OSError(refusal)
+    return socket.socket(family, kind, protocol)
+
+
 class NodeClient:
     """Calls other nodes. Redirects are not followed: they would lead around the checks."""
 
     def __init__(self, *, allowed_hosts: Collection[str] = (), compress: bool = True) -> None:
         self._allowed = frozenset(allowed_hosts)
         self._compress = compress
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
 
     def _calls(self, peer: Peer) -> aiohttp.ClientSession:
         host, port = urlsplit(peer.url).hostname or "", urlsplit(peer.url).port
@@ -115,16 +128,19 @@ class NodeClient:
         refusal = refusal_of_address(host, private=private)
         if refusal is not None and refusal != "its address cannot be read":  # a name, not a number
             raise PeerFailed(f"node {peer.name}: {refusal}; see HELIX_MEMORY_NODE_HOSTS")
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+        if private not in self._sessions:
+            self._sessions[private] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    resolver=_Resolver(self._allowed), limit=20, use_dns_cache=False
+                    resolver=_Resolver(self._allowed),
+                    limit=20,
+                    use_dns_cache=False,
+                    socket_factory=partial(_socket, private=private),
                 ),
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
                 auto_decompress=False,
                 trust_env=False,
             )
-        return self._session
+        return self._sessions[private]
 
     def _headers(self, peer: Peer) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {peer.key}", "User-Agent": "Helix-Node/1"}

@@ -1,9 +1,8 @@
-"""Which addresses are never called, whatever a base URL or the DNS says.
+"""Which addresses are never called, whatever a URL or the DNS says.
 
-Providers are made by operators, and many serve on this machine or in its network (Ollama, vLLM):
-loopback and private addresses are allowed for a provider whose `private` says so. What no provider
-can live at never is: the link-local network, where clouds keep the credentials of the machine, and
-what names no single host.
+Operators have providers and nodes on this machine or in its network (Ollama, vLLM): loopback and
+private addresses are allowed to those whose `private` says so. What never is: the link-local
+network, where clouds keep the credentials of the machine, and what names no single host.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
