@@ -22,7 +22,13 @@ from helix.operations.doctor.policy import LIMITS
 from helix.operations.doctor.scene import Check, Scene
 from helix.operations.migrate import downgrade
 from helix.tasks import NewTask, enqueue
-from tests.factories import insert, make_api_key, make_provider, make_user
+from tests.factories import (
+    insert,
+    make_api_key,
+    make_github_credential,
+    make_provider,
+    make_user,
+)
 
 KEYRING = Keyring([new_key()])
 
@@ -63,6 +69,7 @@ async def test_new_installation_has_nothing_worse_than_what_it_still_lacks(
         "disk_data",
         "disk_wal",
         "disk_backups",
+        "disk_archive",
         "slow_statements",
     }  # of the server, which tests share
     assert {code: told[code] for code in told.keys() - beside} == {
@@ -455,6 +462,31 @@ async def test_api_key_that_ends_soon_is_told(look: Look, owner: Connection) -> 
     await make_api_key(owner, user_id=user["id"], expires_at=soon)
     found = await look("expiring_keys")
     assert (found.severity, found.value) == (Severity.NOTICE, 1)
+    assert "helix keys list" in str(found.todo)
+
+
+async def test_all_keys_that_end_soon_are_counted_and_ten_are_named(
+    look: Look, owner: Connection
+) -> None:
+    user = await make_user(owner)
+    soon = datetime.now(UTC) + timedelta(days=3)
+    for _ in range(12):
+        await make_api_key(owner, user_id=user["id"], expires_at=soon)
+    found = await look("expiring_keys")
+    assert (found.value, len(found.details)) == (12, 10)
+    assert found.seen.startswith("12 API keys and 0 GitHub tokens")
+
+
+async def test_github_token_that_ends_soon_is_told_unless_it_is_refreshed(
+    look: Look, owner: Connection
+) -> None:
+    soon = datetime.now(UTC) + timedelta(days=3)
+    await make_github_credential(owner, token_expires_at=soon, refresh_token="ciphertext")
+    assert (await look("expiring_keys")).severity is Severity.OK
+    await make_github_credential(owner, token_expires_at=soon, github_login="octo")
+    found = await look("expiring_keys")
+    assert (found.value, found.todo) == (1, "let octo link GitHub again")
+    assert found.measures[0].value == 0
 
 
 async def test_provider_without_a_key_and_one_that_fails_are_told(

@@ -20,6 +20,8 @@ from typing import IO, Any
 import msgspec
 
 from helix import __version__
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Queries, connect
 from helix.core.errors import HelixError, Misuse, Unavailable
@@ -70,13 +72,19 @@ class _Inventory(msgspec.Struct):
 
 
 async def create_physical(
-    url: str, settings: Settings, directory: BackupDirectory, *, now: datetime, report: Report
+    url: str,
+    settings: Settings,
+    directory: BackupDirectory,
+    *,
+    now: datetime,
+    report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Backup:
     """Copy the cluster of the embedded PostgreSQL at `url`, encrypted, and publish the backup.
 
     It holds the log written meanwhile, so it comes back without the archive; with it, at any moment
     after. Until all is on the disk nothing is listed; a failure leaves nothing. Either way
-    `backup_runs` tells. Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
+    `backup_runs` and `audit_log` tell. Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
     """
     if settings.external_url() is not None:
         raise Misuse(
@@ -92,11 +100,11 @@ async def create_physical(
             backup = directory.publish(partial, manifest)
         except BaseException as exc:
             shutil.rmtree(partial, ignore_errors=True)
-            await _record(url, name, began, error=_said(exc))
+            await _record(url, name, began, actor, error=_said(exc))
             if isinstance(exc, OSError) and not isinstance(exc, OUTAGES[1:]):
                 raise BackupFailed(f"{name} was not made: {exc.strerror or exc}") from exc
             raise
-    await _record(url, name, began, size_bytes=backup.manifest.size_bytes)
+    await _record(url, name, began, actor, size_bytes=backup.manifest.size_bytes)
     return backup
 
 
@@ -107,7 +115,13 @@ def _said(exc: BaseException) -> str:
 
 
 async def _record(
-    url: str, name: str, began: float, *, size_bytes: int | None = None, error: str | None = None
+    url: str,
+    name: str,
+    began: float,
+    actor: Actor,
+    *,
+    size_bytes: int | None = None,
+    error: str | None = None,
 ) -> None:
     await record_run(
         url,
@@ -117,6 +131,7 @@ async def _record(
         duration_s=time.monotonic() - began,
         size_bytes=size_bytes,
         error=error,
+        actor=actor,
     )
 
 

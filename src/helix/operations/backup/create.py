@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from helix import __version__
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Queries, connect
 from helix.core.errors import HelixError, Misuse, Unavailable
@@ -34,13 +36,19 @@ _GZIP_LEVEL = 3
 
 
 async def create_logical(
-    url: str, settings: Settings, directory: BackupDirectory, *, now: datetime, report: Report
+    url: str,
+    settings: Settings,
+    directory: BackupDirectory,
+    *,
+    now: datetime,
+    report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Backup:
     """Dump the database at `url`, encrypted, and publish it; return the backup.
 
     Rows, sequences, roles and catalogue are read in the dump's own snapshot while it runs. Until
-    all is on the disk nothing is listed; a failure leaves nothing. Either way `backup_runs` tells.
-    Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
+    all is on the disk nothing is listed; a failure leaves nothing. Either way `backup_runs` and
+    `audit_log` tell. Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
     """
     began = time.monotonic()
     with directory.locked():
@@ -51,7 +59,7 @@ async def create_logical(
             backup = directory.publish(partial, manifest)
         except BaseException as exc:
             shutil.rmtree(partial, ignore_errors=True)
-            await _record_failure(url, name, began, exc)
+            await _record_failure(url, name, began, exc, actor)
             if isinstance(exc, OSError) and not isinstance(exc, OUTAGES[1:]):
                 raise BackupFailed(f"{name} was not made: {exc.strerror or exc}") from exc
             raise
@@ -62,11 +70,14 @@ async def create_logical(
         method=Method.LOGICAL,
         duration_s=time.monotonic() - began,
         size_bytes=backup.manifest.size_bytes,
+        actor=actor,
     )
     return backup
 
 
-async def _record_failure(url: str, name: str, began: float, exc: BaseException) -> None:
+async def _record_failure(
+    url: str, name: str, began: float, exc: BaseException, actor: Actor
+) -> None:
     said = exc.message if isinstance(exc, HelixError) else type(exc).__name__
     if isinstance(exc, OSError):
         said = exc.strerror or str(exc)
@@ -77,6 +88,7 @@ async def _record_failure(url: str, name: str, began: float, exc: BaseException)
         method=Method.LOGICAL,
         duration_s=time.monotonic() - began,
         error=said,
+        actor=actor,
     )
 
 

@@ -325,4 +325,5 @@ CHECKS = (
     _disk("data"),
     _disk("wal"),
     _disk("backups"),
+    _disk("archive"),
 )

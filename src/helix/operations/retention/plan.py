@@ -180,7 +180,7 @@ PLAN: tuple[Rule, ...] = (
     _kept("rls_exempt_tables", "installed with the schema"),
     _kept("quarantines", "one row per restore of this database"),
     _aged("backup_runs", "backup_run_days", "longer than a year of restore tests"),
-    _aged("retention_runs", "retention_run_days", "growth is read from it"),
+    _aged("retention_runs", "retention_run_days", "what went, when, and what it cost"),
     _swept("size_samples", "doctor", "400 days of sizes, one row a day and table"),
     _kept("helix_migrations", "the migrator's own"),
 )
