@@ -20,7 +20,7 @@ import re
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -63,9 +63,10 @@ Leak = str
 
 @dataclass
 class Tally:
-    """Attempts by kind, and what was wrong."""
+    """Attempts by kind, how long they took, and what was wrong."""
 
     attempts: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     refused: Counter[str] = field(default_factory=Counter)
     leaks: list[Leak] = field(default_factory=list)
 
@@ -429,7 +430,9 @@ async def _try_http(world: World, attempts: int, tally: Tally) -> None:
         for one in share:
             if world.over():
                 break
+            began = time.monotonic()
             status, told = await _send(session, world, one)
+            tally.seconds[f"HTTP {one.kind}"] += time.monotonic() - began
             tally.attempts[f"HTTP {one.kind}"] += 1
             tally.refused[f"HTTP {one.kind}"] += status >= 400
             if status >= 500:
@@ -639,6 +642,7 @@ async def _try_sql(world: World, attempts: int, tally: Tally, *, label: str) -> 
         if world.over():
             break
         kind, statement = statements.any()
+        began = time.monotonic()
         await conn.execute(f"BEGIN; {tenant}")
         told = ""
         try:
@@ -652,6 +656,7 @@ async def _try_sql(world: World, attempts: int, tally: Tally, *, label: str) -> 
             tally.refused[f"SQL {label} {kind}"] += 1
             told = str(exc)
         await conn.execute("ROLLBACK")
+        tally.seconds[f"SQL {label} {kind}"] += time.monotonic() - began
         tally.attempts[f"SQL {label} {kind}"] += 1
         told += " ".join(noticed)
         noticed.clear()
@@ -821,7 +826,9 @@ async def run(attempts: int, pool_turns: int, seconds: float) -> int:
     if not all(controls):
         faults.append(f"a planted leak was not found: {controls}")
     for kind, count in sorted(tally.attempts.items()):
-        print(f"  {kind:<32} {count:>8,} attempts {tally.refused[kind]:>8,} refused")
+        mean_ms = tally.seconds[kind] * 1_000 / count
+        took = f" {mean_ms:>7.1f} ms each" if mean_ms else ""
+        print(f"  {kind:<32} {count:>8,} attempts {tally.refused[kind]:>8,} refused{took}")
     faults += tally.leaks[:20]
     for fault in faults:
         print(f"FAULT: {fault}")

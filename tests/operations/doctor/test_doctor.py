@@ -1,11 +1,12 @@
 """The doctor: each thing it looks for is made, and found; what fails is a finding, not a crash."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -87,7 +88,7 @@ async def test_codes_are_unique_and_a_wrong_one_is_refused() -> None:
     assert len(set(CODES)) == len(CODES)
     assert chosen_codes(" clock, queue ") == {"clock", "queue"}
     assert chosen_codes(None) == set(CODES)
-    with pytest.raises(Misuse, match="there is no check nothing: there are versions, "):
+    with pytest.raises(Misuse, match="there is no check nothing: there are database, "):
         chosen_codes("clock,nothing")
 
 
@@ -359,6 +360,44 @@ async def test_clock_that_is_wrong_is_told(database_url: str, settings: Settings
     assert found.findings[0].value == pytest.approx(40, abs=5)
     right = await examine(database_url, settings, clock=SystemClock(), keyring=None, only={"clock"})
     assert right.worst is Severity.OK
+
+
+# ---- a login without privileges of the server
+
+
+@pytest.fixture
+async def plain_url(database_url: str, owner: Connection) -> AsyncIterator[str]:
+    """The database as a login sees it that is a member of helix_operator and nothing else."""
+    name = f"plain_{uuid4().hex[:12]}"
+    await owner.execute(f"CREATE ROLE {name} LOGIN IN ROLE helix_operator")
+    yield database_url.replace("postgresql://helix@", f"postgresql://{name}@")
+    await owner.execute(f"DROP ROLE {name}")
+
+
+async def test_login_that_may_not_see_the_servers_settings_gets_its_answers(
+    plain_url: str, settings: Settings, owner: Connection
+) -> None:
+    codes = {"disk_data", "disk_backups", "disk_archive", "slow_statements", "archive", "sizes"}
+    found = await examine(plain_url, settings, clock=SystemClock(), keyring=KEYRING, only=codes)
+    told = {finding.code: finding for finding in found.findings}
+    assert "may not tell where" in told["disk_data"].seen
+    assert {code for code in codes if "may not look" in told[code].seen} == set()
+    assert {code for code in codes if "failed" in told[code].seen} == set()
+    await sample_sizes(plain_url, settings, clock=SystemClock())
+    assert await owner.fetchval("SELECT count(*) FROM size_samples WHERE kind = 'table'") > 100
+
+
+async def test_check_that_this_login_may_not_make_says_what_it_lacks(
+    plain_url: str, settings: Settings, owner: Connection
+) -> None:
+    await owner.execute("REVOKE SELECT ON archive_files FROM helix_operator")
+    found = await examine(
+        plain_url, settings, clock=SystemClock(), keyring=KEYRING, only={"archive"}
+    )
+    [finding] = found.findings
+    assert finding.severity is Severity.WARNING
+    assert finding.seen == "this login may not look: permission denied for table archive_files"
+    assert "GRANT pg_monitor, helix_operator" in str(finding.todo)
 
 
 # ---- Helix's own

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from helix import providers, tasks
+from helix.core.config import Settings
 from helix.core.crypto import Keyring, new_key
 from helix.core.instance import HomePaths
 from helix.operations.archive import glance
@@ -15,7 +16,7 @@ from helix.operations.doctor.scene import QUERIES, Check, Scene
 from helix.operations.doctor.types import Finding, Measure, Severity
 from helix.operations.runner import quoted
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "look_at_spool"]
 
 _BACKUP_CRITICAL_S = 7 * 86_400.0
 _RESTORE_TEST_AGE_S = 35 * 86_400.0
@@ -347,7 +348,12 @@ async def _expiring_keys(scene: Scene) -> Finding:
 
 
 async def _spool(scene: Scene) -> Finding:
-    directory = HomePaths(scene.settings.home_dir).spool
+    return look_at_spool(scene.settings)
+
+
+def look_at_spool(settings: Settings) -> Finding:
+    """Say what answered calls wait on disk; needs no database."""
+    directory = HomePaths(settings.home_dir).spool
     waiting = sum(path.stat().st_size for path in directory.glob("*.spool"))
     faulty = sum(path.stat().st_size for path in directory.glob("*.faulty"))
     severity = worst(

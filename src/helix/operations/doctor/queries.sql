@@ -51,10 +51,11 @@ SELECT application_name, coalesce(state, 'none') AS state, count(*) AS connectio
 FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 10;
 
 -- name: find_statements
--- In which schema pg_stat_statements is, if it is in this database, and whether the server counts at all.
+-- In which schema pg_stat_statements is, if it is in this database, and whether the server counts at all; NULL where the login may not know.
 SELECT (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
         WHERE e.extname = 'pg_stat_statements') AS schema,
-       current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%' AS loaded;
+       CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+            THEN current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%' END AS loaded;
 
 -- name: slow_statements
 -- The ten slowest of one database by their mean (S140); pg_stat_statements must be on the search_path.
@@ -172,7 +173,8 @@ SELECT error_message, completed_at FROM retention_runs WHERE table_name = 'llm_r
 SELECT clock_timestamp() AS now;
 
 -- name: data_directory
-SELECT current_setting('data_directory', true) AS path;
+-- NULL where the login may not know: only pg_read_all_settings may (pg_monitor has it).
+SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END AS path;
 
 -- name: installed_at
 -- When this database got its first revision.
