@@ -565,7 +565,7 @@ class Statements:
                 ("FK probe", f"{probe} RETURNING *"),
                 ("EXPLAIN", f"EXPLAIN (ANALYZE, VERBOSE) SELECT * FROM {table} WHERE {where}"),
                 ("EXPLAIN", f"EXPLAIN (ANALYZE) DELETE FROM {table} WHERE {where}"),
-                ("statistics", f"SELECT s::text FROM pg_stats AS s WHERE tablename LIKE '{table}%'"),
+                ("statistics", f"SELECT s::text FROM pg_stats s WHERE tablename LIKE '{table}%'"),
                 ("partition", f"SELECT * FROM {table}_default"),
             ]
         )  # fmt: skip
