@@ -119,7 +119,8 @@ PLAN: tuple[Rule, ...] = (
     _kept("embedding_config", _REGISTRY),
     _kept("distributed_memory", "states and tombstones, which win over late changes"),
     _kept(
-        "distributed_memory_events", "a node that joins later is told all from the first change on"
+        "distributed_memory_events",
+        "a node that joins later is told all from the first change (ADR 0065)",
     ),
     _kept("crdt_versions", "one merge state per memory and node"),
     _swept("memory_snapshots", "memory", "the newest few of each node and user stay"),
