@@ -92,6 +92,14 @@ class World:
     owner: Connection
     chance: random.Random
     until_s: float = float("inf")
+    _spares: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+
+    def spare(self, table: str, tenant: int) -> dict[str, Any]:
+        """Return a row of a tenant's that is nowhere; made once, the making is half of the time."""
+        found = self._spares.get((table, tenant))
+        if found is None:
+            found = self._spares[table, tenant] = self.tenants.spare(table, tenant)
+        return dict(found)
 
     def over(self) -> bool:
         """Whether the time for this part is over."""
@@ -406,7 +414,7 @@ def _foreign(world: World, one: Attempt, told: str) -> str | None:
         return CANARY
     if _CANARY_HEX in lowered:
         return _CANARY_HEX
-    for found in set(_ID.findall(lowered)):
+    for found in set[str](_ID.findall(lowered)):
         if found in world.secrets and found not in sent:
             return found
     return None
@@ -516,7 +524,7 @@ class Statements:
         tenants, where = self._world.tenants, self._where(table)
         columns = [c.name for c in tenants.shape.columns[table]]
         column = self._chance.choice(columns)
-        row = tenants.spare(table, self._chance.choice([A, B]))
+        row = self._world.spare(table, self._chance.choice([A, B]))
         if self._chance.random() < 0.5:  # B's own row again
             row = {**row, **tenants.key(table, B)}
         names = ", ".join(f'"{name}"' for name in row)
@@ -534,7 +542,7 @@ class Statements:
         probe = insert
         if references:
             _, foreign = self._chance.choice(references)
-            row = {**tenants.spare(table, A), **foreign}
+            row = {**self._world.spare(table, A), **foreign}
             said = json.dumps(row, default=str).replace("'", "''")
             probe = (
                 f"INSERT INTO {table} ({', '.join(row)}) SELECT {', '.join(row)} "
