@@ -57,7 +57,7 @@ _PROBE = CANARY[:8]
 _SLOW = ("/api/auth/", "/api/me/password")
 _STREAMS = ("/events",)
 _CLIENTS = 6
-_TIMEOUT_S = 20.0
+_TIMEOUT_S = 120.0
 Leak = str
 
 
