@@ -42,6 +42,7 @@ infra-core: setup ## start only the embedded PostgreSQL, in the foreground
 	@exec $(BIN)/helix db start
 
 test: setup ## run every test, in parallel and at random order
+	@$(BIN)/python -m compileall -q src  # the tests start hundreds of processes
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 compat: setup ## the official clients against Helix, npm's too (needs Node.js and npm)

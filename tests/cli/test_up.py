@@ -83,15 +83,17 @@ async def test_empty_directory_becomes_a_served_call(start: Start, home: Path) -
     assert (status, out) == (0, "")
     assert find_postmaster(HomePaths(home).data) is None
     assert not HomePaths(home).instance.exists()
+    again = start(home)
+    assert again.line["api_key"] == up.line["api_key"]
 
 
-async def test_second_start_has_the_same_data_and_key(start: Start, home: Path) -> None:
-    first = start(home)
+async def test_next_start_has_the_same_data_and_key(start: Start, used_home: Path) -> None:
+    first = start(used_home)
     conn = await connect(first.line["database_url"])
     await conn.execute("CREATE TABLE kept AS SELECT 7 AS n")
     await conn.close()
     assert first.end(signal.SIGTERM)[0] == 0
-    second = start(home)
+    second = start(used_home)
     assert second.line["api_key"] == first.line["api_key"]
     assert chat(second.url, second.line["api_key"]) == 200
     assert await value(second.line["database_url"], "SELECT n FROM kept") == 7
@@ -169,8 +171,8 @@ async def test_calls_under_way_are_finished_before_the_end(start: Start, used_ho
     assert up.end(signal.SIGCONT)[0] == 0
 
 
-async def test_two_homes_run_side_by_side(start: Start, tmp_path: Path) -> None:
-    one, two = start(tmp_path / "one"), start(tmp_path / "two")
+async def test_two_homes_run_side_by_side(start: Start, used_home: Path, tmp_path: Path) -> None:
+    one, two = start(used_home), start(tmp_path / "two")
     assert one.line["database_url"] != two.line["database_url"]
     assert chat(one.url, one.line["api_key"]) == 200
     assert chat(two.url, two.line["api_key"]) == 200
@@ -319,13 +321,13 @@ async def test_what_is_printed_for_people_works_as_pasted(spawn: Spawn, home: Pa
     assert "Bearer $HELIX_API_KEY" in "".join(lines)
 
 
-async def test_revoked_first_key_is_forgotten(start: Start, home: Path) -> None:
-    up = start(home)
+async def test_revoked_first_key_is_forgotten(start: Start, used_home: Path) -> None:
+    up = start(used_home)
     conn = await connect(up.line["database_url"])
     await conn.execute("UPDATE api_keys SET status = 'revoked', revoked_at = now()")
     await conn.close()
     up.end()
-    again = start(home)
+    again = start(used_home)
     assert again.line["api_key"] != up.line["api_key"]
     if again.line["api_key"] is not None:
         assert chat(again.url, again.line["api_key"]) == 200

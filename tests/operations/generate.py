@@ -101,7 +101,7 @@ class Rows:
     base: datetime
     count: int = ROWS
     made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    moments: list[tuple[int, str]] = field(init=False)
+    moments: list[tuple[int, int | None]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Set the moment of each row, in ms and as text: every third lies in the month before."""
@@ -164,17 +164,22 @@ async def fill(conn: Connection, rows: Rows) -> list[str]:
     return tables
 
 
-async def checksums(conn: Connection) -> dict[str, tuple[int, str]]:
-    """Return, for each column of each table, how many rows there are and what they hold."""
-    found: dict[str, tuple[int, str]] = {}
+async def checksums(conn: Connection) -> dict[str, tuple[int, int | None]]:
+    """Return, for each column of each table, how many rows there are and what they hold.
+
+    What they hold is the sum, in exclusive or, of 64 bits of each value and its row's place.
+    """
+    found: dict[str, tuple[int, int | None]] = {}
     columns = await _columns(conn, await _tables(conn), computed=True)
     for table, its in columns.items():
         key = await conn.fetchval(PRIMARY_KEY, f'"{table}"')
         digests = ", ".join(
-            f"md5(string_agg(coalesce(md5(\"{column.name}\"::text), '-'), '' ORDER BY {key}))"
-            for column in its
+            f"bit_xor(hashtextextended('=' || \"{column.name}\"::text, place))" for column in its
         )
-        count, *values = await conn.fetchrow(f'SELECT count(*), {digests} FROM "{table}"')
+        placed = f'SELECT *, row_number() OVER (ORDER BY {key}) AS place FROM "{table}"'
+        count, *values = await conn.fetchrow(
+            f"SELECT count(*), {digests} FROM ({placed}) AS placed"
+        )
         for column, value in zip(its, values, strict=True):
             found[f"{table}.{column.name}"] = (count, value)
     return found

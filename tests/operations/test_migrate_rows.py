@@ -22,7 +22,7 @@ async def test_rows_outlive_the_way_up_down_to_base_and_up_again(empty_database_
     url = empty_database_url
     rows = Rows(base=datetime.now(UTC))
     conn = await connect(url)
-    kept: dict[str, dict[str, tuple[int, str]]] = {}
+    kept: dict[str, dict[str, tuple[int, int | None]]] = {}
     shapes = {}
     for revision in revision_ids():
         await upgrade(url, target=revision)

@@ -88,7 +88,7 @@ async def upgrade_from_every_revision(
     return jumps
 
 
-async def _jump(url: str, kept: dict[str, tuple[int, str]], fresh: Catalogue) -> list[str]:
+async def _jump(url: str, kept: dict[str, tuple[int, int | None]], fresh: Catalogue) -> list[str]:
     await upgrade(url)
     conn = await connect(url)
     now = await checksums(conn)
@@ -104,7 +104,7 @@ async def _jump(url: str, kept: dict[str, tuple[int, str]], fresh: Catalogue) ->
 
 
 async def _back(
-    url: str, revision: str, kept: dict[str, tuple[int, str]], before: Catalogue
+    url: str, revision: str, kept: dict[str, tuple[int, int | None]], before: Catalogue
 ) -> list[str]:
     await downgrade(url, target=revision, confirmed=True)
     conn = await connect(url)

@@ -1,6 +1,8 @@
 """The HTTP surface of accounts: /api/auth, /api/me, /api/keys, /api/users."""
 
 import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -107,10 +109,19 @@ class UserChange(_Body):
     role: UserRole | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """What the routes share: the domain, and the dependencies that say who calls."""
+
+    accounts: Accounts
+    caller: Callable[..., Awaitable[Principal]]
+    admin: Callable[..., Principal]
+    acting: Callable[..., Actor]
+
+
 def router(accounts: Accounts) -> APIRouter:
     """Return the routes of accounts. Errors are raised as HelixError for the app to render."""
     api = APIRouter(prefix="/api", tags=["accounts"])
-    store, clock = accounts.store, accounts.clock
 
     async def caller(request: Request) -> Principal:
         return await accounts.identify(presented(dict(request.headers.raw)))
@@ -122,12 +133,25 @@ def router(accounts: Accounts) -> APIRouter:
             raise ScopeMissing(Scope.ADMIN.value)
         return principal
 
-    Admin = Annotated[Principal, Depends(admin)]  # noqa: N806 - a type
-
-    def actor(principal: Caller, request: Request) -> Actor:
+    def acting(principal: Caller, request: Request) -> Actor:
         return Actor("user", principal.user_id, principal.api_key_id, _address(request))
 
-    Acting = Annotated[Actor, Depends(actor)]  # noqa: N806 - a type
+    door = _Door(accounts, caller, admin, acting)
+    for add in (
+        _add_registration,
+        _add_sessions,
+        _add_self,
+        _add_keys,
+        _add_one_key,
+        _add_users,
+    ):
+        add(api, door)
+    return api
+
+
+def _add_registration(api: APIRouter, door: _Door) -> None:
+    """Register."""
+    accounts, store = door.accounts, door.accounts.store
 
     @api.post("/auth/register", status_code=201)
     async def register(body: RegisterBody, request: Request) -> dict[str, Any]:
@@ -138,7 +162,7 @@ def router(accounts: Accounts) -> APIRouter:
         """
         by = audit.stranger(_address(request))
         if presented(dict(request.headers.raw)) or not accounts.open_registration:
-            by = actor(admin(await caller(request)), request)
+            by = door.acting(door.admin(await door.caller(request)), request)
         elif body.role is not UserRole.USER or body.password is None:
             raise ScopeMissing(Scope.ADMIN.value)
         hashed = NO_PASSWORD
@@ -163,6 +187,12 @@ def router(accounts: Accounts) -> APIRouter:
                 details={"role": user.role.value},
             )
         return shown_user(user)
+
+
+def _add_sessions(api: APIRouter, door: _Door) -> None:
+    """Log in and out."""
+    accounts, store, clock = door.accounts, door.accounts.store, door.accounts.clock
+    Caller = Annotated[Principal, Depends(door.caller)]  # noqa: N806 - a type
 
     @api.post("/auth/login")
     async def login(body: LoginBody, request: Request) -> dict[str, Any]:
@@ -217,6 +247,13 @@ def router(accounts: Accounts) -> APIRouter:
                 now=clock.now(),
             )
 
+
+def _add_self(api: APIRouter, door: _Door) -> None:
+    """Who one is, and one's password."""
+    accounts, store, clock = door.accounts, door.accounts.store, door.accounts.clock
+    Caller = Annotated[Principal, Depends(door.caller)]  # noqa: N806 - a type
+    Acting = Annotated[Actor, Depends(door.acting)]  # noqa: N806 - a type
+
     @api.get("/me")
     async def me(principal: Caller) -> dict[str, Any]:
         """Tell who calls, with what rights."""
@@ -241,7 +278,11 @@ def router(accounts: Accounts) -> APIRouter:
         hashed = await accounts.passwords.hash(body.new_password.get_secret_value())
         async with accounts.db.transaction(Role.OPERATOR) as conn:
             await service.change_password(
-                conn, store, user_id=principal.user_id, password_hash=hashed, now=clock.now()
+                conn,
+                store,
+                user_id=principal.user_id,
+                password_hash=hashed,
+                now=clock.now(),
             )
             await audit.record(
                 conn,
@@ -250,6 +291,13 @@ def router(accounts: Accounts) -> APIRouter:
                 subject="user",
                 subject_id=principal.user_id,
             )
+
+
+def _add_keys(api: APIRouter, door: _Door) -> None:
+    """List one's keys, make them, give them new secrets."""
+    accounts, store, clock = door.accounts, door.accounts.store, door.accounts.clock
+    Caller = Annotated[Principal, Depends(door.caller)]  # noqa: N806 - a type
+    Acting = Annotated[Actor, Depends(door.acting)]  # noqa: N806 - a type
 
     @api.get("/keys")
     async def list_keys(principal: Caller) -> dict[str, Any]:
@@ -304,6 +352,13 @@ def router(accounts: Accounts) -> APIRouter:
             await record_key(conn, "api_key.rotated", by, made.record)
         return {"key": made.key, **shown_key(made.record)}
 
+
+def _add_one_key(api: APIRouter, door: _Door) -> None:
+    """Show, rename and revoke one key."""
+    accounts, store, clock = door.accounts, door.accounts.store, door.accounts.clock
+    Caller = Annotated[Principal, Depends(door.caller)]  # noqa: N806 - a type
+    Acting = Annotated[Actor, Depends(door.acting)]  # noqa: N806 - a type
+
     @api.get("/keys/{key_id}")
     async def get_key(key_id: UUID, principal: Caller) -> dict[str, Any]:
         """Show one of one's own keys."""
@@ -334,6 +389,13 @@ def router(accounts: Accounts) -> APIRouter:
             )
             await record_key(conn, "api_key.revoked", by, key)
         return shown_key(key)
+
+
+def _add_users(api: APIRouter, door: _Door) -> None:
+    """List and change accounts."""
+    accounts, store, clock = door.accounts, door.accounts.store, door.accounts.clock
+    Acting = Annotated[Actor, Depends(door.acting)]  # noqa: N806 - a type
+    Admin = Annotated[Principal, Depends(door.admin)]  # noqa: N806 - a type
 
     @api.get("/users")
     async def list_users(_: Admin, after_id: UUID | None = None) -> dict[str, Any]:
@@ -370,8 +432,6 @@ def router(accounts: Accounts) -> APIRouter:
                     details={"status": body.status.value},
                 )
             return shown_user(await store.get_user(conn, user_id=user_id))
-
-    return api
 
 
 def _address(request: Request) -> str | None:

@@ -1,6 +1,8 @@
 """/api/debates and /api/panels: start debates, read them, watch them live, call them off."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
@@ -11,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from helix.accounts import Principal, UserRole
 from helix.core import sse
 from helix.core.clock import Clock
-from helix.core.db import Database, Role
+from helix.core.db import Connection, Database, Role
 from helix.core.errors import BadInput, Forbidden
 from helix.debates import service
 from helix.debates.code import Repositories
@@ -29,6 +31,30 @@ _LAST = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
 _JSON = "application/json"
 
 
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """What the routes share: the database, who calls, and what debates are made with."""
+
+    db: Database
+    identify: Callable[[Request], Awaitable[Principal]]
+    watch: Watch
+    repositories: Repositories
+    choose: Choose
+    clock: Clock
+
+    def work(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
+        """Return a transaction that sees what the caller may."""
+        return self.db.transaction(Role.APP, tenant=caller.user_id)
+
+    def owned(self, caller: Principal, *, shared: bool) -> AbstractAsyncContextManager[Connection]:
+        """Return a transaction that may change the caller's panels, or an admin's shared ones."""
+        if not shared:
+            return self.work(caller)
+        if caller.role is not UserRole.ADMIN:
+            raise Forbidden("shared panels are an admin's to change")
+        return self.db.transaction(Role.OPERATOR)
+
+
 def build_router(
     db: Database,
     identify: Callable[[Request], Awaitable[Principal]],
@@ -40,10 +66,15 @@ def build_router(
 ) -> APIRouter:
     """Return the routes. `identify` authenticates a request and checks the scope `debates`."""
     api = APIRouter(prefix="/api", tags=["debates"])
-    Caller = Annotated[Principal, Depends(identify)]  # noqa: N806 - a type
+    door = _Door(db, identify, watch, repositories, choose, clock)
+    for add in (_add_debates, _add_lessons, _add_one_debate, _add_panels):
+        add(api, door)
+    return api
 
-    def work(caller: Principal) -> Any:
-        return db.transaction(Role.APP, tenant=caller.user_id)
+
+def _add_debates(api: APIRouter, door: _Door) -> None:
+    """Start and list debates."""
+    Caller = Annotated[Principal, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.post("/debates", status_code=201)
     async def begin(request: Request, caller: Caller) -> Response:
@@ -51,16 +82,16 @@ def build_router(
 
         Without participants the best models there are take part.
         """
-        spec = read_spec(fill_json(await _body(request), choose))
+        spec = read_spec(fill_json(await _body(request), door.choose))
         if spec.code is not None:
-            repositories.locate(spec.code.repository)
-        async with work(caller) as conn:
+            door.repositories.locate(spec.code.repository)
+        async with door.work(caller) as conn:
             debate = await service.start(
                 conn,
                 spec=spec,
                 debate_id=DebateId(uuid4()),
                 created_by=caller.user_id,
-                now=clock.now(),
+                now=door.clock.now(),
             )
         return _json(as_json(debate), status=201)
 
@@ -72,7 +103,7 @@ def build_router(
         limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50,
     ) -> Response:
         """List debates, newest first; `before` is the last id of the page before."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             found = await service.list_debates(
                 conn,
                 status=status,
@@ -81,12 +112,17 @@ def build_router(
             )
         return _json({"data": found, "has_more": len(found) == limit})
 
+
+def _add_lessons(api: APIRouter, door: _Door) -> None:
+    """What debates taught, and whether they paid."""
+    Caller = Annotated[Principal, Depends(door.identify)]  # noqa: N806 - a type
+
     @api.get("/debates/value")
     async def value(
         caller: Caller, limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 50
     ) -> Response:
         """Say what debates changed and cost, the newest completed ones first."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             return _json({"data": await service.value(conn, max_count=limit)})
 
     @api.get("/debates/strategies")
@@ -97,16 +133,21 @@ def build_router(
         limit: Annotated[int, Query(ge=1, le=service.PAGE_MAX)] = 20,
     ) -> Response:
         """Say what wins debates, by strategy, model and role, where enough is known."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             found = await service.best_strategies(
                 conn, position=role, attempts_min=attempts_min, max_count=limit
             )
         return _json({"data": found})
 
+
+def _add_one_debate(api: APIRouter, door: _Door) -> None:
+    """Show, tell, watch and cancel one debate."""
+    Caller = Annotated[Principal, Depends(door.identify)]  # noqa: N806 - a type
+
     @api.get("/debates/{debate_id}")
     async def show(debate_id: UUID, caller: Caller) -> Response:
         """Show a debate with all that was said, voted and found so far, and what it cost."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             debate = await service.get(conn, debate_id=DebateId(debate_id))
             paid = await service.value(conn, debate_id=DebateId(debate_id))
         return _json({**as_json(debate), "value": paid[0] if paid else None})
@@ -118,7 +159,7 @@ def build_router(
         form: Annotated[Literal["markdown", "json"], Query(alias="format")] = "markdown",
     ) -> Response:
         """Tell a debate as a readable page, or as JSON, at any time."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             debate = await service.get(conn, debate_id=DebateId(debate_id))
             if form == "json":
                 told = await service.events_of(conn, debate_id=DebateId(debate_id))
@@ -130,8 +171,8 @@ def build_router(
     @api.post("/debates/{debate_id}/cancel")
     async def cancel(debate_id: UUID, caller: Caller) -> Response:
         """Call a debate off, also while it runs."""
-        async with work(caller) as conn:
-            debate = await service.cancel(conn, debate_id=DebateId(debate_id), now=clock.now())
+        async with door.work(caller) as conn:
+            debate = await service.cancel(conn, debate_id=DebateId(debate_id), now=door.clock.now())
         return _json(as_json(debate))
 
     @api.get("/debates/{debate_id}/events")
@@ -143,37 +184,19 @@ def build_router(
         The stream ends with the debate.
         """
         after = _mark(last_event_id)
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             await service.get(conn, debate_id=DebateId(debate_id))
+        return _followed(door, caller, DebateId(debate_id), after)
 
-        at = after
 
-        async def read() -> tuple[list[sse.Told], bool]:
-            nonlocal at
-            async with work(caller) as conn:
-                found = await service.events_of(conn, debate_id=DebateId(debate_id), after=at)
-                if not found:
-                    debate = await service.get(conn, debate_id=DebateId(debate_id))
-                    return [], debate.completed_at is not None
-            at = found[-1].sequence
-            told = [
-                sse.Told(str(e.sequence), e.event_type.value, msgspec.json.encode(e)) for e in found
-            ]
-            return told, found[-1].event_type in _LAST
-
-        async def wait(timeout_s: float) -> None:
-            await watch.wait(DebateId(debate_id), after=at, timeout_s=timeout_s)
-
-        return StreamingResponse(
-            sse.follow(read, wait=wait),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-store"},
-        )
+def _add_panels(api: APIRouter, door: _Door) -> None:
+    """List, store and remove panels."""
+    Caller = Annotated[Principal, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.get("/panels")
     async def panels(caller: Caller) -> Response:
         """List the panels one may call as ensemble/<name> or debate/<name>."""
-        async with work(caller) as conn:
+        async with door.work(caller) as conn:
             found = await service.list_panels(conn, user_id=caller.user_id)
         return _json({"data": found})
 
@@ -183,7 +206,7 @@ def build_router(
     ) -> Response:
         """Store a panel of one's own, or with `shared=true`, as an admin, for everybody."""
         config = read_panel(kind, name, await _body(request))
-        async with _owned(caller, shared=shared) as conn:
+        async with door.owned(caller, shared=shared) as conn:
             panel = await service.put_panel(
                 conn,
                 user_id=None if shared else caller.user_id,
@@ -198,20 +221,38 @@ def build_router(
         kind: service.Kind, name: str, caller: Caller, *, shared: bool = False
     ) -> Response:
         """Remove a panel of one's own, or with `shared=true`, as an admin, a shared one."""
-        async with _owned(caller, shared=shared) as conn:
+        async with door.owned(caller, shared=shared) as conn:
             await service.remove_panel(
                 conn, user_id=None if shared else caller.user_id, kind=kind, name=name
             )
         return Response(status_code=204)
 
-    def _owned(caller: Principal, *, shared: bool) -> Any:
-        if not shared:
-            return work(caller)
-        if caller.role is not UserRole.ADMIN:
-            raise Forbidden("shared panels are an admin's to change")
-        return db.transaction(Role.OPERATOR)
 
-    return api
+def _followed(door: _Door, caller: Principal, debate_id: DebateId, after: int) -> StreamingResponse:
+    """Tell the events of a debate after a number, as they happen, to its end."""
+    at = after
+
+    async def read() -> tuple[list[sse.Told], bool]:
+        nonlocal at
+        async with door.work(caller) as conn:
+            found = await service.events_of(conn, debate_id=debate_id, after=at)
+            if not found:
+                debate = await service.get(conn, debate_id=debate_id)
+                return [], debate.completed_at is not None
+        at = found[-1].sequence
+        told = [
+            sse.Told(str(e.sequence), e.event_type.value, msgspec.json.encode(e)) for e in found
+        ]
+        return told, found[-1].event_type in _LAST
+
+    async def wait(timeout_s: float) -> None:
+        await door.watch.wait(debate_id, after=at, timeout_s=timeout_s)
+
+    return StreamingResponse(
+        sse.follow(read, wait=wait),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store"},
+    )
 
 
 async def _body(request: Request) -> bytes:

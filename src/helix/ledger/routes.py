@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -49,10 +50,20 @@ class BudgetChange(_Body):
     enabled: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """What the routes share: the database, the clock, and the dependencies that say who calls."""
+
+    db: Database
+    clock: Clock
+    caller: Callable[..., Awaitable[Principal]]
+    admin: Callable[..., Principal]
+    store: Store = field(default_factory=Store)
+
+
 def router(accounts: Accounts, db: Database, clock: Clock) -> APIRouter:
     """Return the routes of the ledger. Errors are raised as HelixError for the app to render."""
     api = APIRouter(prefix="/api", tags=["ledger"])
-    store = Store()
 
     async def caller(request: Request) -> Principal:
         principal = await accounts.identify(presented(dict(request.headers.raw)))
@@ -67,7 +78,16 @@ def router(accounts: Accounts, db: Database, clock: Clock) -> APIRouter:
             raise ScopeMissing(Scope.ADMIN.value)
         return principal
 
-    Admin = Annotated[Principal, Depends(admin)]  # noqa: N806 - a type
+    door = _Door(db, clock, caller, admin)
+    for add in (_add_usage, _add_budgets):
+        add(api, door)
+    return api
+
+
+def _add_usage(api: APIRouter, door: _Door) -> None:
+    """What was used."""
+    db, clock, store = door.db, door.clock, door.store
+    Caller = Annotated[Principal, Depends(door.caller)]  # noqa: N806 - a type
 
     @api.get("/usage")
     async def usage(  # noqa: PLR0917 - the parameters of a query
@@ -115,6 +135,13 @@ def router(accounts: Accounts, db: Database, clock: Clock) -> APIRouter:
         if format == "csv":
             return Response(as_csv(question.columns(), rows), media_type="text/csv")
         return _json({"from": from_time, "to": until, "summed_until": summed, "data": rows})
+
+
+def _add_budgets(api: APIRouter, door: _Door) -> None:
+    """List, make, change and remove budgets."""
+    db, clock, store = door.db, door.clock, door.store
+    Caller = Annotated[Principal, Depends(door.caller)]  # noqa: N806 - a type
+    Admin = Annotated[Principal, Depends(door.admin)]  # noqa: N806 - a type
 
     @api.get("/budgets")
     async def list_budgets(principal: Caller, user_id: UUID | None = None) -> Response:
@@ -170,8 +197,6 @@ def router(accounts: Accounts, db: Database, clock: Clock) -> APIRouter:
         """Remove a budget."""
         async with db.transaction(Role.OPERATOR) as conn:
             await store.delete_budget(conn, budget_id=budget_id)
-
-    return api
 
 
 def _is_admin(principal: Principal) -> bool:

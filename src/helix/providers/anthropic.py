@@ -7,9 +7,9 @@ from uuid import UUID
 import msgspec
 
 from helix.core.clock import Clock
-from helix.providers.errors import OperationUnsupported, UpstreamBroken
+from helix.providers.errors import OperationUnsupported
 from helix.providers.http import HttpClient, Target
-from helix.providers.listing import count, listed, probed, read_json, target_of
+from helix.providers.listing import count, listed, probed, read_list, target_of
 from helix.providers.translated import Refused, Spoken, exchange, in_thread_if_large
 from helix.providers.types import Call, ListedModel, Operation, Probe, Provider, Reply
 from helix.providers.wires.anthropic_answer import (
@@ -89,11 +89,7 @@ class AnthropicAdapter:
         for _page in range(_PAGES_MAX):
             path = f"{_prefix(provider)}/models?limit=1000{after}"
             target = target_of(provider, "GET", path, _headers(provider))
-            told = await read_json(self._http, target, None, "GET /models")
-            try:
-                page = msgspec.convert(told, _Models)
-            except msgspec.ValidationError as exc:
-                raise UpstreamBroken(provider.name, "its list of models cannot be read") from exc
+            page = await read_list(self._http, target, _Models, "GET /models")
             found += page.data
             if not page.has_more or not page.last_id:
                 break

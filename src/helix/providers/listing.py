@@ -1,7 +1,7 @@
 """What every adapter needs to list models and to ask whether a provider serves."""
 
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -11,7 +11,9 @@ from helix.providers.errors import ProviderUnusable, UpstreamBroken
 from helix.providers.http import HttpClient, HttpReply, Target
 from helix.providers.types import ListedModel, Probe, Provider
 
-__all__ = ["UpstreamStatus", "count", "listed", "probed", "read_all", "read_json", "target_of"]
+__all__ = ["UpstreamStatus", "count", "listed", "probed", "read_all", "read_list", "target_of"]
+
+T = TypeVar("T")
 
 LISTED_MAX = 5_000
 LIST_BYTES_MAX = 8_000_000
@@ -56,12 +58,12 @@ async def read_all(reply: HttpReply, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-async def read_json(http: HttpClient, target: Target, body: bytes | None, what: str) -> Any:
-    """Send a request of Helix's own and return the JSON of its answer.
+async def read_list(http: HttpClient, target: Target, shape: type[T], what: str) -> T:
+    """Ask for a page of a provider's list of models and return it in its shape.
 
-    Raises what `HttpClient.send` does, UpstreamStatus, and UpstreamBroken for what is no JSON.
+    Raises what `HttpClient.send` does, UpstreamStatus, and UpstreamBroken for anything else.
     """
-    reply = await http.send(target, body)
+    reply = await http.send(target, None)
     try:
         if reply.status != 200:
             raise UpstreamStatus(target.name, what, reply.status, reply.retry_after)
@@ -71,7 +73,9 @@ async def read_json(http: HttpClient, target: Target, body: bytes | None, what: 
     if len(answer) > LIST_BYTES_MAX:
         raise UpstreamBroken(target.name, f"{what} gave more than {LIST_BYTES_MAX} bytes")
     try:
-        return msgspec.json.decode(answer)
+        return msgspec.json.decode(answer, type=shape)
+    except msgspec.ValidationError as exc:
+        raise UpstreamBroken(target.name, "its list of models cannot be read") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise UpstreamBroken(target.name, f"{what} gave no JSON") from exc
 

@@ -7,9 +7,9 @@ from uuid import UUID
 import msgspec
 
 from helix.core.clock import Clock
-from helix.providers.errors import OperationUnsupported, UpstreamBroken
+from helix.providers.errors import OperationUnsupported
 from helix.providers.http import HttpClient, Target
-from helix.providers.listing import listed, probed, read_json, target_of
+from helix.providers.listing import listed, probed, read_list, target_of
 from helix.providers.translated import Refused, Spoken, exchange, in_thread_if_large
 from helix.providers.types import Call, ListedModel, Operation, Probe, Provider, Reply
 from helix.providers.wires.canonical import read_chat
@@ -95,14 +95,10 @@ class OllamaAdapter:
     async def models(self, provider: Provider) -> list[ListedModel]:
         """Return the models that a provider has; see `types.Adapter`."""
         target = target_of(provider, "GET", f"{_prefix(provider)}/tags", _headers(provider))
-        told = await read_json(self._http, target, None, "GET /api/tags")
-        try:
-            found = msgspec.convert(told, _Models).models
-        except msgspec.ValidationError as exc:
-            raise UpstreamBroken(provider.name, "its list of models cannot be read") from exc
+        found = await read_list(self._http, target, _Models, "GET /api/tags")
         return listed(
             ListedModel(model.name, capabilities=frozenset(model.capabilities or []))
-            for model in found
+            for model in found.models
         )
 
     async def probe(self, provider: Provider) -> Probe:

@@ -9,9 +9,8 @@ from uuid import UUID
 import msgspec
 
 from helix.core.clock import Clock
-from helix.providers.errors import UpstreamBroken
 from helix.providers.http import HttpClient, HttpReply, Target
-from helix.providers.listing import count, listed, probed, read_json, target_of
+from helix.providers.listing import count, listed, probed, read_list, target_of
 from helix.providers.types import Call, ListedModel, Operation, Probe, Provider
 
 __all__ = ["OpenAIAdapter"]
@@ -76,12 +75,7 @@ class OpenAIAdapter:
     async def models(self, provider: Provider) -> list[ListedModel]:
         """Return the models that a provider lists; see `types.Adapter`."""
         target = target_of(provider, "GET", "/models", _headers(provider))
-        try:
-            found = msgspec.convert(
-                await read_json(self._http, target, None, "GET /models"), _Models
-            ).data
-        except msgspec.ValidationError as exc:
-            raise UpstreamBroken(provider.name, "its list of models cannot be read") from exc
+        found = await read_list(self._http, target, _Models, "GET /models")
         return listed(
             ListedModel(
                 model.id,
@@ -89,7 +83,7 @@ class OpenAIAdapter:
                 or count(model.context_window)
                 or count(model.max_model_len),
             )
-            for model in found
+            for model in found.data
         )
 
     async def probe(self, provider: Provider) -> Probe:

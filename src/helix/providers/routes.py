@@ -1,6 +1,7 @@
 """The HTTP surface of providers: /api/providers, /api/models, /api/routes. For admins."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import uuid4
@@ -127,6 +128,18 @@ class ModelChange(_Body):
     enabled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """What the routes share: the domain, its database and clock, and who may call."""
+
+    providers: Providers
+    store: Store
+    db: Database
+    clock: Clock
+    admin: Callable[[Request], Awaitable[Actor]]
+    propose_price: ProposePrice | None
+
+
 def build_router(
     providers: Providers,
     store: Store,
@@ -141,8 +154,16 @@ def build_router(
     No answer holds a key: `key` says none, encrypted or needed.
     """
     api = APIRouter(prefix="/api", tags=["providers"], dependencies=[Depends(admin)])
-    models, routes, health = ModelStore(), RouteStore(), HealthStore()
-    By = Annotated[Actor, Depends(admin)]  # noqa: N806 - a type
+    door = _Door(providers, store, db, clock, admin, propose_price)
+    for add in (_add_providers, _add_one_provider, _add_checks, _add_models, _add_routes):
+        add(api, door)
+    return api
+
+
+def _add_providers(api: APIRouter, door: _Door) -> None:
+    """List and add providers."""
+    db, store = door.db, door.store
+    By = Annotated[Actor, Depends(door.admin)]  # noqa: N806 - a type
 
     @api.get("/providers")
     async def list_providers() -> dict[str, Any]:
@@ -184,15 +205,21 @@ def build_router(
             await record_change(conn, "provider.added", by, body.name, base_url=url)
             return await store.show(conn, name=body.name)
 
+
+def _add_one_provider(api: APIRouter, door: _Door) -> None:
+    """Show, change and remove one provider."""
+    db, store = door.db, door.store
+    By = Annotated[Actor, Depends(door.admin)]  # noqa: N806 - a type
+
     @api.get("/providers/{name}")
     async def show_provider(name: str) -> dict[str, Any]:
         """One provider, and what this server sees of it."""
         async with db.connection(Role.OPERATOR) as conn:
             shown = await store.show(conn, name=name)
-        provider = providers.registry.providers.get(name)
+        provider = door.providers.registry.providers.get(name)
         if provider is None:
             return {**shown, "here": None}
-        here = providers.shown(provider)
+        here = door.providers.shown(provider)
         return {
             **shown,
             "here": {
@@ -237,6 +264,11 @@ def build_router(
             await store.delete(conn, name=name)
             await record_change(conn, "provider.removed", by, name)
 
+
+def _add_checks(api: APIRouter, door: _Door) -> None:
+    """Ask a provider how it does."""
+    db, store, providers, health = door.db, door.store, door.providers, HealthStore()
+
     @api.post("/providers/{name}/test")
     async def ask_provider(name: str) -> dict[str, Any]:
         """Ask it whether it serves, and write down how it went."""
@@ -267,6 +299,11 @@ def build_router(
             await store.show(conn, name=name)
             return {"data": await health.list_verifications(conn, name=name, max_count=limit)}
 
+
+def _add_models(api: APIRouter, door: _Door) -> None:
+    """List, fill in and change models."""
+    db, models = door.db, ModelStore()
+
     @api.get("/models")
     async def list_models(
         provider: str | None = None,
@@ -296,10 +333,10 @@ def build_router(
                 conn,
                 models,
                 catalog,
-                now=clock.now(),
+                now=door.clock.now(),
                 kind="snapshot",
                 provider=provider,
-                propose_price=propose_price,
+                propose_price=door.propose_price,
             )
         found = [{"provider": d.provider, "models": d.models, "prices": d.prices} for d in done]
         return {"source": catalog.source, "dated": catalog.dated, "data": found}
@@ -316,6 +353,11 @@ def build_router(
         """All that is known of a model."""
         async with db.connection(Role.OPERATOR) as conn:
             return await _model(models, conn, provider, model)
+
+
+def _add_routes(api: APIRouter, door: _Door) -> None:
+    """Routes and aliases."""
+    db, routes = door.db, RouteStore()
 
     @api.get("/routes")
     async def list_routes() -> dict[str, Any]:
@@ -364,8 +406,6 @@ def build_router(
         """Remove a route."""
         async with db.transaction(Role.OPERATOR) as conn:
             await routes.delete(conn, name=name)
-
-    return api
 
 
 async def _model(store: ModelStore, conn: Any, provider: str, model: str) -> dict[str, Any]:

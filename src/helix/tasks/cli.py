@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -36,6 +37,9 @@ app = typer.Typer(
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it only the plan is shown.")]
 Limit = Annotated[int, typer.Option(min=1, max=service.PAGE_MAX, help="Most rows shown.")]
+OneTask = Annotated[UUID | None, typer.Argument(help="A task; or give --type or --queue.")]
+OfType = Annotated[str | None, typer.Option("--type", help="All tasks of a type.")]
+OfQueue = Annotated[str | None, typer.Option("--queue", help="All tasks of a queue.")]
 
 WATCH_S = 0.3
 
@@ -186,56 +190,44 @@ def cancel(task_id: UUID, home: Home = None) -> None:
 
 @app.command()
 def pause(
-    task_id: Annotated[
-        UUID | None, typer.Argument(help="A task; or give --type or --queue.")
-    ] = None,
-    task_type: Annotated[str | None, typer.Option("--type", help="All tasks of a type.")] = None,
-    queue: Annotated[str | None, typer.Option(help="All tasks of a queue.")] = None,
-    home: Home = None,
+    task_id: OneTask = None, task_type: OfType = None, queue: OfQueue = None, home: Home = None
 ) -> None:
     """Hold back a task (also while it runs), or stop claiming a type or from a queue."""
-
-    async def work(conn: Connection) -> str:
-        match task_id, task_type, queue:
-            case UUID() as one, None, None:
-                await service.pause(conn, task_id=TaskId(one), reason="paused by operator")
-                return str(one)
-            case None, str() as name, None:
-                await service.pause_scope(conn, scope="type", name=name)
-                return f"type {name}"
-            case None, None, str() as name:
-                await service.pause_scope(conn, scope="queue", name=name)
-                return f"queue {name}"
-        raise Misuse("give a task id, or --type, or --queue: one of them")
-
-    command.say(f"paused {_with_operator(home, work)}")
+    one = partial(service.pause, reason="paused by operator")
+    command.say(f"paused {_steered(home, (task_id, task_type, queue), one, service.pause_scope)}")
 
 
 @app.command()
 def resume(
-    task_id: Annotated[
-        UUID | None, typer.Argument(help="A task; or give --type or --queue.")
-    ] = None,
-    task_type: Annotated[str | None, typer.Option("--type", help="All tasks of a type.")] = None,
-    queue: Annotated[str | None, typer.Option(help="All tasks of a queue.")] = None,
-    home: Home = None,
+    task_id: OneTask = None, task_type: OfType = None, queue: OfQueue = None, home: Home = None
 ) -> None:
     """Let a paused task, type or queue go on."""
+    which = (task_id, task_type, queue)
+    command.say(f"resumed {_steered(home, which, service.resume, service.resume_scope)}")
+
+
+def _steered(
+    home: Path | None,
+    which: tuple[UUID | None, str | None, str | None],
+    one: Callable[..., Awaitable[object]],
+    scope: Callable[..., Awaitable[object]],
+) -> str:
+    """Do it to a task, a type or a queue, whichever is named; return what it was done to."""
 
     async def work(conn: Connection) -> str:
-        match task_id, task_type, queue:
-            case UUID() as one, None, None:
-                await service.resume(conn, task_id=TaskId(one))
-                return str(one)
+        match which:
+            case UUID() as task_id, None, None:
+                await one(conn, task_id=TaskId(task_id))
+                return str(task_id)
             case None, str() as name, None:
-                await service.resume_scope(conn, scope="type", name=name)
+                await scope(conn, scope="type", name=name)
                 return f"type {name}"
             case None, None, str() as name:
-                await service.resume_scope(conn, scope="queue", name=name)
+                await scope(conn, scope="queue", name=name)
                 return f"queue {name}"
         raise Misuse("give a task id, or --type, or --queue: one of them")
 
-    command.say(f"resumed {_with_operator(home, work)}")
+    return _with_operator(home, work)
 
 
 @app.command()

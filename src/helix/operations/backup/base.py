@@ -6,7 +6,6 @@ and checksums stand in the manifest.
 """
 
 import asyncio
-import shutil
 import tarfile
 import time
 import zlib
@@ -24,15 +23,15 @@ from helix.core import audit
 from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Queries, connect
-from helix.core.errors import HelixError, Misuse, Unavailable
+from helix.core.errors import Misuse, Unavailable
 from helix.core.instance import HomePaths
 from helix.operations.backup.archive import system_identifier
 from helix.operations.backup.clients import libpq, take_program
 from helix.operations.backup.contents import read_contents
 from helix.operations.backup.errors import BackupFailed
+from helix.operations.backup.making import make_backup, together
 from helix.operations.backup.manifest import BackupDirectory
 from helix.operations.backup.sealed import Keys, SealedWriter
-from helix.operations.backup.state import record_run
 from helix.operations.backup.types import Backup, BackupFile, Contents, Manifest, Method
 from helix.operations.backup.wal import parse_lsn, segment_at
 from helix.operations.migrate import current
@@ -91,47 +90,12 @@ async def create_physical(
             "physical backups are made of the embedded PostgreSQL only: for your own use "
             "pgBackRest or WAL-G, set up as docs/backup.md shows; logical ones work for both"
         )
-    began = time.monotonic()
-    with directory.locked():
-        name, partial = directory.begin(now)
-        report(f"making {name} in {directory.path}")
-        try:
-            manifest = await _copy(url, settings, partial, name=name, now=now, keys=directory.keys)
-            backup = directory.publish(partial, manifest)
-        except BaseException as exc:
-            shutil.rmtree(partial, ignore_errors=True)
-            await _record(url, name, began, actor, error=_said(exc))
-            if isinstance(exc, OSError) and not isinstance(exc, OUTAGES[1:]):
-                raise BackupFailed(f"{name} was not made: {exc.strerror or exc}") from exc
-            raise
-    await _record(url, name, began, actor, size_bytes=backup.manifest.size_bytes)
-    return backup
 
+    async def make(name: str, partial: Path) -> Manifest:
+        return await _copy(url, settings, partial, name=name, now=now, keys=directory.keys)
 
-def _said(exc: BaseException) -> str:
-    if isinstance(exc, OSError):
-        return exc.strerror or str(exc)
-    return exc.message if isinstance(exc, HelixError) else type(exc).__name__
-
-
-async def _record(
-    url: str,
-    name: str,
-    began: float,
-    actor: Actor,
-    *,
-    size_bytes: int | None = None,
-    error: str | None = None,
-) -> None:
-    await record_run(
-        url,
-        action="create",
-        backup=name,
-        method=Method.PHYSICAL,
-        duration_s=time.monotonic() - began,
-        size_bytes=size_bytes,
-        error=error,
-        actor=actor,
+    return await make_backup(
+        url, directory, Method.PHYSICAL, make, now=now, report=report, actor=actor
     )
 
 
@@ -146,14 +110,9 @@ async def _copy(
     command += ["--wal-method=fetch", "--checkpoint=fast", "--manifest-checksums=SHA256"]
     command += [f"--label={name}", "--no-password", f"--dbname={dsn}"]
     async with _log_held(url, name) as conn:
-        copying = asyncio.ensure_future(_write_base(command, environment, partial, keys))
-        try:
-            before = await _contents(conn)
-            copied = await copying
-        except BaseException:
-            copying.cancel()
-            await asyncio.gather(copying, return_exceptions=True)
-            raise
+        copied, before = await together(
+            _write_base(command, environment, partial, keys), _contents(conn)
+        )
         end = (await _QUERIES.rows(conn, "read_cluster"))[0]
         after = await _contents(conn)
     return Manifest(

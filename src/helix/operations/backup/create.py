@@ -1,7 +1,6 @@
 """Making a logical backup: one snapshot, dumped and counted at the same time, then published."""
 
 import asyncio
-import shutil
 import time
 from datetime import datetime
 from pathlib import Path
@@ -11,13 +10,13 @@ from helix.core import audit
 from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Queries, connect
-from helix.core.errors import HelixError, Misuse, Unavailable
+from helix.core.errors import Misuse, Unavailable
 from helix.operations.backup.clients import libpq, read_program
 from helix.operations.backup.contents import read_contents, read_sequences, with_sequences
 from helix.operations.backup.errors import BackupFailed
+from helix.operations.backup.making import make_backup, together
 from helix.operations.backup.manifest import BackupDirectory
 from helix.operations.backup.sealed import Keys, SealedWriter
-from helix.operations.backup.state import record_run
 from helix.operations.backup.types import Backup, BackupFile, Contents, Manifest, Method
 from helix.operations.migrate import current
 from helix.operations.postgres_programs import find_programs
@@ -50,45 +49,12 @@ async def create_logical(
     all is on the disk nothing is listed; a failure leaves nothing. Either way `backup_runs` and
     `audit_log` tell. Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
     """
-    began = time.monotonic()
-    with directory.locked():
-        name, partial = directory.begin(now)
-        report(f"making {name} in {directory.path}")
-        try:
-            manifest = await _dump(url, settings, partial, name=name, now=now, keys=directory.keys)
-            backup = directory.publish(partial, manifest)
-        except BaseException as exc:
-            shutil.rmtree(partial, ignore_errors=True)
-            await _record_failure(url, name, began, exc, actor)
-            if isinstance(exc, OSError) and not isinstance(exc, OUTAGES[1:]):
-                raise BackupFailed(f"{name} was not made: {exc.strerror or exc}") from exc
-            raise
-    await record_run(
-        url,
-        action="create",
-        backup=name,
-        method=Method.LOGICAL,
-        duration_s=time.monotonic() - began,
-        size_bytes=backup.manifest.size_bytes,
-        actor=actor,
-    )
-    return backup
 
+    async def make(name: str, partial: Path) -> Manifest:
+        return await _dump(url, settings, partial, name=name, now=now, keys=directory.keys)
 
-async def _record_failure(
-    url: str, name: str, began: float, exc: BaseException, actor: Actor
-) -> None:
-    said = exc.message if isinstance(exc, HelixError) else type(exc).__name__
-    if isinstance(exc, OSError):
-        said = exc.strerror or str(exc)
-    await record_run(
-        url,
-        action="create",
-        backup=name,
-        method=Method.LOGICAL,
-        duration_s=time.monotonic() - began,
-        error=said,
-        actor=actor,
+    return await make_backup(
+        url, directory, Method.LOGICAL, make, now=now, report=report, actor=actor
     )
 
 
@@ -113,16 +79,10 @@ async def _dump(
                 arguments.append("--enable-row-security")
             before = await read_sequences(conn)  # no snapshot holds these: they move meanwhile
             dsn, environment = libpq(url)
-            dumping = asyncio.ensure_future(
-                _write_dump([*arguments, f"--dbname={dsn}"], environment, partial, keys)
+            command = [*arguments, f"--dbname={dsn}"]
+            file, contents = await together(
+                _write_dump(command, environment, partial, keys), read_contents(conn)
             )
-            try:
-                contents = await read_contents(conn)
-                file = await dumping
-            except BaseException:
-                dumping.cancel()
-                await asyncio.gather(dumping, return_exceptions=True)
-                raise
             contents = with_sequences(contents, before, await read_sequences(conn))
     finally:
         await conn.close()
