@@ -16,7 +16,7 @@ INSTALL_EMBEDDER := $(BIN)/python -m pip install --quiet --disable-pip-version-c
 	db-migrate migrate-up migrate-down migrate-create infra-core bench-gateway bench-litellm \
 	rig-kill rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue clean embedder \
 	bench-memory bench-memory-scale bench-retention rig-tenancy rig-rotate rig-debates \
-	bench-debates rig-recovery rig-migrator rig-upgrade rig-disk rig-fsync bench-knowledge
+	bench-debates rig-recovery rig-logins rig-migrator rig-upgrade rig-disk rig-fsync bench-knowledge
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -144,6 +144,10 @@ rig-tenancy: setup ## 100,000 attempts of one tenant on another, over HTTP and S
 
 rig-rotate: setup ## rotate 100,000 secrets under load and kill -9 (ARGS=--short)
 	@$(BIN)/python -m rigs.rotate $(ARGS)
+
+rig-logins: setup ## 200 wrong logins at once beside calls; what refusals tell by their time (ARGS=--short)
+	@$(BIN)/python -m rigs.logins $(ARGS)
+
 bench-debates: setup ## debates beside their critical path, and 200 at once
 	@$(BIN)/python -m bench.debates $(ARGS)
 

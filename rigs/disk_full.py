@@ -1,6 +1,6 @@
 """The disk full under load: refused clearly, nothing acknowledged lost, and well again by itself.
 
-    python -m rigs.disk_full [--cycles 3] [--hold 30] [--clients 12] [--seed N] [--only d7|d8]
+    python -m rigs.disk_full [--cycles 3] [--hold 30] [--clients 12] [--seed N] [--only d7|d8|d9]
                              [--short]
 
 A Helix with its embedded PostgreSQL, whose data directory and pg_wal lie on small file systems in
@@ -12,6 +12,8 @@ refused call under its Idempotency-Key until it is served. Needs root, for mount
   keeps running; when space returns calls are served and the tasks run, and nobody did anything.
 - D8, the volume of the WAL full: the doctor warns at 80 %; PostgreSQL stops with PANIC, calls are
   refused; when space returns the supervisor brings it back.
+- D9, the volume of the log full: calls are served, also after PostgreSQL was killed and started
+  anew. (The volumes of backups and of the archived log are filled by rigs/recovery.py.)
 
 At the end of each the ledgers are held against the rows, and planted faults must be found. Exit
 status 1 when an invariant is broken or a planted fault is not found, 2 when nothing can be mounted.
@@ -37,10 +39,10 @@ import aiohttp
 import psycopg
 
 from bench.machine import facts
-from bench.processes import clean_environment
+from bench.processes import clean_environment, start
 from helix.core.config import load_settings
 from helix.core.db import Role, connect
-from helix.core.instance import lock_home, make_home
+from helix.core.instance import HomePaths, lock_home, make_home
 from helix.operations import EmbeddedPostgres, upgrade
 from helix.tasks import NewTask, enqueue
 from rigs.kill_gateway import Rig, audit
@@ -51,6 +53,7 @@ REPEAT_MOST_S = 180.0
 BACK_MOST_S = {"d7": 5.0, "d8": 15.0}  # the supervisor looks every 5 s
 CALM_S = 0.5
 TASKS = 20
+LOG_CALLS = 50
 CALL_MOST_S = 8.0
 SAMPLE = "helix.doctor.sample"
 
@@ -343,6 +346,55 @@ async def _run(given: argparse.Namespace, place: Path, kind: str) -> int:
         _unmount(mounted)
 
 
+async def _log_full(place: Path) -> int:
+    """D9: no word can be logged; calls are served all the same, PostgreSQL killed or not."""
+    home = place / "home"
+    make_home(home)
+    log = HomePaths(home).postgres_log.parent
+    log.mkdir(mode=0o700, exist_ok=True)
+    try:
+        _mount(log, 1)
+    except OSError as exc:
+        print(f"nothing can be mounted here ({exc}): run it as root", file=sys.stderr)
+        return 2
+    helix, problems, served = None, list[str](), 0
+    try:
+        helix = await asyncio.to_thread(start, home)
+        with contextlib.suppress(OSError):
+            (log / "filler").write_bytes(b"\0" * (2 << 20))
+        if _free(log):
+            problems.append(f"{_free(log)} bytes of the volume of the log stayed free")
+        headers = {"Authorization": f"Bearer {helix.api_key}"}
+        body = {"model": "mock/echo", "messages": [{"role": "user", "content": "hello"}]}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            for killed in (False, True):
+                if killed:
+                    os.kill(helix.postgres_pid or 0, signal.SIGKILL)
+                deadline, wanted = time.monotonic() + REPEAT_MOST_S, served + LOG_CALLS
+                while served < wanted and time.monotonic() < deadline:
+                    async with session.post(
+                        f"{helix.url}/v1/chat/completions", json=body
+                    ) as answer:
+                        await answer.read()
+                        served += answer.status == 200
+                        if answer.status != 200 and not killed:
+                            problems.append(f"a call got {answer.status}")
+                        if answer.status != 200:
+                            await asyncio.sleep(0.1)
+                if served < wanted:
+                    problems.append(f"{served} of {wanted} calls served; killed: {killed}")
+    finally:
+        if helix is not None:
+            helix.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(helix.process.wait, 60)
+        _unmount([log])
+    print(f"d9: {served} calls served with no room for the log, half of them after a kill -9")
+    for problem in problems[:20]:
+        print(f"  {problem}")
+    print(f"violations: {len(problems)}")
+    return 1 if problems else 0
+
+
 def _report(rig: Full, kind: str, seconds: float) -> int:
     problems, missed = audit(rig)
     problems = rig.problems + problems
@@ -368,7 +420,7 @@ def main() -> None:
     parser.add_argument("--hold", type=float, default=30.0, help="seconds that a volume stays full")
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
-    parser.add_argument("--only", choices=("d7", "d8"))
+    parser.add_argument("--only", choices=("d7", "d8", "d9"))
     parser.add_argument("--short", action="store_true", help="one cycle each, full for 5 s")
     given = parser.parse_args()
     given.calls = 0
@@ -380,6 +432,9 @@ def main() -> None:
         if given.only in {None, kind}:
             with tempfile.TemporaryDirectory(prefix="hx-", ignore_cleanup_errors=True) as name:
                 status = max(status, asyncio.run(_run(given, Path(name), kind)))
+    if given.only in {None, "d9"}:
+        with tempfile.TemporaryDirectory(prefix="hx-", ignore_cleanup_errors=True) as name:
+            status = max(status, asyncio.run(_log_full(Path(name))))
     sys.exit(status)
 
 

@@ -4,7 +4,7 @@
 -- migrations have run. On an empty database with pgvector it makes the same schema, and Helix goes
 -- on from there:  psql -v ON_ERROR_STOP=1 -d DATABASE -f sql/complete_schema.sql
 -- Partitions of months are made at the end, for the day it is run.
--- Head: 032.
+-- Head: 034.
 
 -- Bodies may name tables that come later; nothing is checked less in the end.
 SET check_function_bodies = off;
@@ -7180,7 +7180,7 @@ CREATE TABLE public.retention_runs (
     CONSTRAINT retention_runs_counts_check CHECK (((row_count >= 0) AND (byte_count >= 0) AND (partition_count >= 0) AND (wal_bytes >= 0) AND (duration_ms >= 0) AND (table_bytes >= 0)))
 );
 
-COMMENT ON TABLE public.retention_runs IS 'What each run of retention did, per table, and how big the table was then: growth is read from it.';
+COMMENT ON TABLE public.retention_runs IS 'What each run of retention did, per table, and how big the table was then. Growth is in size_samples.';
 
 COMMENT ON COLUMN public.retention_runs.run_id IS 'The same in all rows of one run.';
 
@@ -7265,7 +7265,7 @@ CREATE TABLE public.size_samples (
 
 COMMENT ON TABLE public.size_samples IS 'How large tables, the database and volumes were, by UTC day: what growth is reckoned from.';
 
-COMMENT ON COLUMN public.size_samples.name IS 'Of a table (monthly partitions added up), the database, or a volume: data, wal, backups.';
+COMMENT ON COLUMN public.size_samples.name IS 'Of a table (monthly partitions added up), the database, or a volume: data, wal, backups, archive.';
 
 COMMENT ON COLUMN public.size_samples.size_bytes IS 'Bytes with indexes and TOAST; of a volume, bytes used.';
 
@@ -12616,4 +12616,5 @@ INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, appl
     ('028', 'What the doctor looks at: sizes by day, growth, duplicate indexes, bloat, long transactions', '3a639cdbd4d8fcd7df16d8fee2c50c8e0db97b70cfac451d87b7a1c7c5924f0f', 'applied', 1, now()),
     ('030', 'What search reads of a text as one value, an index by tenant and term, vectors of parts', '820ba2348d43fb2ca96e541da1f4192c4c758f8703812db45eeaa92d75607615', 'applied', 1, now()),
     ('031', 'Count the batches of plain calls in two steps', '9ecb8c5eafa921206a63d33e99971339c3a908e9fd3d35ef9f876a6005a197f1', 'applied', 1, now()),
-    ('032', 'Tasks: less work for every attempt', '9ccdf930860b124857827769c07e525b7eaf17526d53c259e6b0392e712d2130', 'applied', 1, now());
+    ('032', 'Tasks: less work for every attempt', '9ccdf930860b124857827769c07e525b7eaf17526d53c259e6b0392e712d2130', 'applied', 1, now()),
+    ('034', 'Operations: growth is read from the doctor''s samples alone', '342ab9ba9dd93efd35c01bad722d0731a13ff29728719e1efefb288c3d3b79c6', 'applied', 1, now());

@@ -91,8 +91,8 @@ COMMENT ON FUNCTION distributed_memory_keep_tombstone() IS 'Trigger: a forgotten
 CREATE TRIGGER distributed_memory_keep_tombstone BEFORE UPDATE ON distributed_memory FOR EACH ROW WHEN (OLD.deleted_at IS NOT NULL) EXECUTE FUNCTION distributed_memory_keep_tombstone();
 
 -- U5. One row per change to a memory, on whichever node it happened. The id is made by that node, so the same event arriving twice is
--- one row (INSERT … ON CONFLICT (id) DO NOTHING). Append-only but for redaction; months are dropped once every node has
--- a newer snapshot. No unique constraint but the key: `event_id` of the upstream schema is this id (view memory_events).
+-- one row (INSERT … ON CONFLICT (id) DO NOTHING). Append-only but for redaction, and kept for ever:
+-- a node that joins later is told all (ADR 0065). No unique constraint but the key: `event_id` of the upstream schema is this id (view memory_events).
 CREATE TABLE distributed_memory_events (
     id             uuid         PRIMARY KEY DEFAULT uuidv7(),
     event_type     varchar(50)  NOT NULL,
@@ -134,7 +134,7 @@ CREATE TABLE distributed_memory_events (
     CONSTRAINT distributed_memory_events_merged_from_check CHECK (jsonb_typeof(merged_from) = 'array'),
     CONSTRAINT distributed_memory_events_metadata_check CHECK (jsonb_typeof(metadata) = 'object'),
     -- With the user: an event never reaches into another tenant's memory, and a guessed id looks like a missing one. NO ACTION: the truth does not
-    -- go because a state is thrown away; both go with their user. Retention drops the events' months, never the state.
+    -- go because a state is thrown away; both go with their user.
     CONSTRAINT distributed_memory_events_memory_id_user_id_fkey FOREIGN KEY (memory_id, user_id)
         REFERENCES distributed_memory (id, user_id),
     CONSTRAINT distributed_memory_events_content_check

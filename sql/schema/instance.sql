@@ -66,7 +66,7 @@ CREATE TABLE size_samples (
     CONSTRAINT size_samples_row_count_check CHECK (row_count >= 0)
 );
 COMMENT ON TABLE size_samples IS 'How large tables, the database and volumes were, by UTC day: what growth is reckoned from.';
-COMMENT ON COLUMN size_samples.name IS 'Of a table (monthly partitions added up), the database, or a volume: data, wal, backups.';
+COMMENT ON COLUMN size_samples.name IS 'Of a table (monthly partitions added up), the database, or a volume: data, wal, backups, archive.';
 COMMENT ON COLUMN size_samples.size_bytes IS 'Bytes with indexes and TOAST; of a volume, bytes used.';
 COMMENT ON COLUMN size_samples.free_bytes IS 'Of a volume, what PostgreSQL may still write; NULL otherwise.';
 COMMENT ON COLUMN size_samples.row_count IS 'Of a table, the planner''s estimate; NULL otherwise.';

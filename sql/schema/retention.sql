@@ -2,7 +2,7 @@
 -- Domain: operations. Which table is kept how long stands in src/helix/operations/retention/plan.py and docs/retention.md.
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- retention_runs: one row per run and table: what went, what that cost, and how big the table is since. A step that failed is there with
+-- retention_runs: one row per run and table that has a rule to remove by: what went, what that cost, and how big the table is since. A step that failed is there with
 -- its error. Inserted once, by `helix retention run` and the task of every night; kept a year.
 -- ---------------------------------------------------------------------------------------------------------------------
 CREATE TABLE retention_runs (
@@ -23,7 +23,7 @@ CREATE TABLE retention_runs (
     CONSTRAINT retention_runs_counts_check CHECK (row_count >= 0 AND byte_count >= 0 AND partition_count >= 0 AND wal_bytes >= 0
         AND duration_ms >= 0 AND table_bytes >= 0)
 );
-COMMENT ON TABLE retention_runs IS 'What each run of retention did, per table, and how big the table was then: growth is read from it.';
+COMMENT ON TABLE retention_runs IS 'What each run of retention did, per table, and how big the table was then. Growth is in size_samples.';
 COMMENT ON COLUMN retention_runs.run_id IS 'The same in all rows of one run.';
 COMMENT ON COLUMN retention_runs.rule IS 'By which kind of rule: months, age, archive, sums ...';
 COMMENT ON COLUMN retention_runs.row_count IS 'Rows that left the table; counted where they were deleted or summed up, else estimated by the server.';
@@ -32,7 +32,7 @@ COMMENT ON COLUMN retention_runs.partition_count IS 'Monthly partitions dropped.
 COMMENT ON COLUMN retention_runs.wal_bytes IS 'Write-ahead log written meanwhile, by everybody.';
 COMMENT ON COLUMN retention_runs.table_bytes IS 'Size of the table with indexes and TOAST afterwards.';
 COMMENT ON COLUMN retention_runs.error_message IS 'Why the step failed, without data; the next run tries again.';
--- How did this table grow, and what was done to it?
+-- What was done to this table, and did the last run fail?
 CREATE INDEX retention_runs_table_name_completed_at_idx ON retention_runs (table_name, completed_at DESC);
 -- Which rows are older than a year?
 CREATE INDEX retention_runs_completed_at_idx ON retention_runs (completed_at);

@@ -6,6 +6,7 @@ says that it cannot run in one (CREATE INDEX CONCURRENTLY); it then has to be ha
 """
 
 import re
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -29,6 +30,8 @@ __all__ = [
 
 MIGRATIONS = Path(str(resources.files("helix.migrations")))
 """Where the packaged revisions are."""
+_SCRIPTS_KEPT = 128
+"""Scripts of which the parse is kept: reading all of them takes a second of processor time."""
 
 _DIRECTIVE = re.compile(r"--\s*helix:\s*(.*?)\s*$")
 _OUTSIDE = "outside a transaction"
@@ -53,6 +56,7 @@ _CONCERNED = re.compile(
 _DROP_COLUMN = re.compile(rf"DROP COLUMN (?:IF EXISTS )?{_NAME}", re.IGNORECASE)
 
 
+@lru_cache(maxsize=_SCRIPTS_KEPT)
 def parse_script(file: str, text: str) -> Script:
     """Cut a script into steps; raises Misuse naming `file` when it cannot be read."""
     try:

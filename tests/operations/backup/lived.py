@@ -28,6 +28,13 @@ SELECT count(*) AS rows, coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)
 FROM lived AS t
 """
 
+AUDIT = """
+CREATE TABLE audit_log (
+    operation text, outcome text, actor_kind text, actor_id uuid, actor_key_id uuid, origin text,
+    subject_type text, subject_id uuid, subject_name text, details jsonb)
+"""
+"""The columns of it that are written; the real one refers to half of the schema."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -53,6 +60,7 @@ async def make_tables(conn: Connection) -> None:
     for statement in split_statements((SCHEMA / "instance.sql").read_text()):
         if "CREATE TABLE " in statement or "CREATE INDEX " in statement:
             await conn.execute(statement)
+    await conn.execute(AUDIT)
 
 
 async def state_of(conn: Connection) -> tuple[int, str]:

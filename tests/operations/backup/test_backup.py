@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import stat
-from datetime import timedelta
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -11,12 +14,14 @@ import msgspec
 import pytest
 
 from helix.core.config import Settings
+from helix.core.crypto import Keyring, new_key
 from helix.core.db import Connection, connect
 from helix.core.errors import Misuse
 from helix.operations.backup.clients import libpq
 from helix.operations.backup.create import create_logical
 from helix.operations.backup.errors import BackupDamaged, BackupFailed
 from helix.operations.backup.manifest import BackupDirectory
+from helix.operations.backup.sealed import BACKUP_PURPOSE
 from helix.operations.backup.state import backup_health
 from helix.operations.backup.types import Backup
 from helix.operations.backup.verify import compare, verify
@@ -27,6 +32,20 @@ from tests.operations.backup.conftest import NOW, quiet
 
 async def make(url: str, settings: Settings, directory: BackupDirectory) -> Backup:
     return await create_logical(url, settings, directory, now=NOW, report=quiet)
+
+
+async def audited(url: str, name: str) -> list[tuple[str, str, str]]:
+    """Return what audit_log says was done with a backup: operation, outcome, kind of actor."""
+    conn = await connect(url)
+    try:
+        rows = await conn.fetch(
+            "SELECT operation, outcome, actor_kind FROM audit_log"
+            " WHERE subject_type = 'backup' AND subject_name = $1 ORDER BY id",
+            name,
+        )
+    finally:
+        await conn.close()
+    return [tuple(row) for row in rows]
 
 
 def with_pg_dump(settings: Settings, place: Path, script: str) -> Settings:
@@ -53,6 +72,10 @@ async def test_a_backup_of_every_table_passes_its_restore_test(
     assert health.last_backup_at == NOW
     assert health.last_restore_test_at is not None
     assert health.alarms == ()
+    assert await audited(full_url, backup.name) == [
+        ("backup.created", "done", "system"),
+        ("backup.verified", "done", "system"),
+    ]
     late = await backup_health(
         full_url, directory, now=health.last_restore_test_at + timedelta(days=36)
     )
@@ -66,7 +89,8 @@ async def test_every_kind_of_difference_is_named(
     full_url: str, settings: Settings, directory: BackupDirectory, owner: Connection
 ) -> None:
     backup = await make(full_url, settings, directory)
-    assert await compare(full_url, backup) == ["table backup_runs: has 4 rows instead of 3"]
+    made = [line.partition(":")[0] for line in await compare(full_url, backup)]
+    assert made == [f"table audit_log_p{datetime.now(UTC):%Y%m}", "table backup_runs"]
     await owner.execute("UPDATE llm_benchmarks SET benchmark_name = 'x' || benchmark_name")
     await make_user(owner)
     await owner.execute("CREATE TABLE stray (id int)")
@@ -123,6 +147,45 @@ async def test_a_dump_that_is_not_whole_is_not_listed_and_costs_no_good_one(
     assert sorted(path.name for path in directory.path.iterdir()) == [".lock", good.name]
     health = await backup_health(full_url, directory, now=NOW)
     assert any("backup create` failed" in alarm for alarm in health.alarms)
+    conn = await connect(full_url)
+    outcomes = await conn.fetch("SELECT outcome FROM audit_log WHERE operation = 'backup.created'")
+    await conn.close()
+    assert sorted(row["outcome"] for row in outcomes) == ["done", "failed"]
+
+
+async def test_a_person_who_throws_backups_away_is_in_the_audit(
+    database_url: str, settings: Settings, tmp_path: Path
+) -> None:
+    key = new_key()
+    directory = BackupDirectory(tmp_path / "thrown", Keyring([key]).derived(BACKUP_PURPOSE))
+    directory.make()
+    old, newer = [
+        await create_logical(
+            database_url, settings, directory, now=NOW - timedelta(days=days), report=quiet
+        )
+        for days in (400, 390)
+    ]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HELIX_", "DB_"))}
+    environment = kept | {
+        "DATABASE_URL": database_url,
+        "HELIX_SECRET_KEYS": key,
+        "HELIX_BACKUP_DIR": str(directory.path),
+        "HELIX_BACKUP_KEEP_MIN": "1",
+    }
+    command = [sys.executable, "-m", "helix", "backup", "prune", "--home", str(settings.home_dir)]
+    for option, rows in (("--dry-run", []), ("--yes", [("command", [old.name])])):
+        done = await asyncio.to_thread(
+            subprocess.run, [*command, option], env=environment, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout.split()) == (0, [old.name]), done.stderr
+        conn = await connect(database_url)
+        found = await conn.fetch(
+            "SELECT actor_kind, details FROM audit_log WHERE operation = 'backup.pruned'"
+        )
+        await conn.close()
+        told = [(row["actor_kind"], row["details"]["backups"]) for row in found]
+        assert told == rows
+    assert [backup.name for backup in directory.list()[0]] == [newer.name]
 
 
 async def test_nothing_readable_is_in_the_files(

@@ -77,6 +77,8 @@ async def found_in(settings: Settings) -> tuple[int, str]:
         conn = await connect(server.url)
         [reason] = await conn.fetch("SELECT reason FROM quarantines WHERE released_at IS NULL")
         assert reason["reason"].startswith("restored from helix_backup_")
+        restored = "SELECT count(*) FROM audit_log WHERE operation = 'backup.restored'"
+        assert await conn.fetchval(restored) == 1
         state = await state_of(conn)
         await conn.close()
     finally:

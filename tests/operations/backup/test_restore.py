@@ -44,6 +44,19 @@ def from_afar(backup: Backup) -> Backup:
     return Backup(backup.path, msgspec.structs.replace(backup.manifest, next_xid=FAR))
 
 
+async def restored_by(url: str) -> str:
+    """Return the kind of actor who, says the copy's own audit, restored it."""
+    conn = await connect(url)
+    try:
+        rows = await conn.fetch(
+            "SELECT actor_kind FROM audit_log WHERE operation = 'backup.restored'"
+        )
+    finally:
+        await conn.close()
+    [row] = rows
+    return str(row["actor_kind"])
+
+
 async def pending_task(url: str, **fields: Any) -> None:
     database = Database(url, LIMITS)
     async with database.transaction(Role.OPERATOR) as conn:
@@ -167,6 +180,7 @@ async def test_a_new_database_is_quarantined_and_one_that_is_there_is_refused(
         copy = database_url.replace(database_url.partition("@/")[2].partition("?")[0], name)
         assert await quarantine_of(copy) is not None
         assert await quarantine_of(database_url) is None
+        assert await restored_by(copy) == "system"
     finally:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await admin.close()

@@ -1,11 +1,12 @@
 """The doctor: each thing it looks for is made, and found; what fails is a finding, not a crash."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -22,7 +23,13 @@ from helix.operations.doctor.policy import LIMITS
 from helix.operations.doctor.scene import Check, Scene
 from helix.operations.migrate import downgrade
 from helix.tasks import NewTask, enqueue
-from tests.factories import insert, make_api_key, make_provider, make_user
+from tests.factories import (
+    insert,
+    make_api_key,
+    make_github_credential,
+    make_provider,
+    make_user,
+)
 
 KEYRING = Keyring([new_key()])
 
@@ -63,6 +70,7 @@ async def test_new_installation_has_nothing_worse_than_what_it_still_lacks(
         "disk_data",
         "disk_wal",
         "disk_backups",
+        "disk_archive",
         "slow_statements",
     }  # of the server, which tests share
     assert {code: told[code] for code in told.keys() - beside} == {
@@ -80,7 +88,7 @@ async def test_codes_are_unique_and_a_wrong_one_is_refused() -> None:
     assert len(set(CODES)) == len(CODES)
     assert chosen_codes(" clock, queue ") == {"clock", "queue"}
     assert chosen_codes(None) == set(CODES)
-    with pytest.raises(Misuse, match="there is no check nothing: there are versions, "):
+    with pytest.raises(Misuse, match="there is no check nothing: there are database, "):
         chosen_codes("clock,nothing")
 
 
@@ -354,6 +362,44 @@ async def test_clock_that_is_wrong_is_told(database_url: str, settings: Settings
     assert right.worst is Severity.OK
 
 
+# ---- a login without privileges of the server
+
+
+@pytest.fixture
+async def plain_url(database_url: str, owner: Connection) -> AsyncIterator[str]:
+    """The database as a login sees it that is a member of helix_operator and nothing else."""
+    name = f"plain_{uuid4().hex[:12]}"
+    await owner.execute(f"CREATE ROLE {name} LOGIN IN ROLE helix_operator")
+    yield database_url.replace("postgresql://helix@", f"postgresql://{name}@")
+    await owner.execute(f"DROP ROLE {name}")
+
+
+async def test_login_that_may_not_see_the_servers_settings_gets_its_answers(
+    plain_url: str, settings: Settings, owner: Connection
+) -> None:
+    codes = {"disk_data", "disk_backups", "disk_archive", "slow_statements", "archive", "sizes"}
+    found = await examine(plain_url, settings, clock=SystemClock(), keyring=KEYRING, only=codes)
+    told = {finding.code: finding for finding in found.findings}
+    assert "may not tell where" in told["disk_data"].seen
+    assert {code for code in codes if "may not look" in told[code].seen} == set()
+    assert {code for code in codes if "failed" in told[code].seen} == set()
+    await sample_sizes(plain_url, settings, clock=SystemClock())
+    assert await owner.fetchval("SELECT count(*) FROM size_samples WHERE kind = 'table'") > 100
+
+
+async def test_check_that_this_login_may_not_make_says_what_it_lacks(
+    plain_url: str, settings: Settings, owner: Connection
+) -> None:
+    await owner.execute("REVOKE SELECT ON archive_files FROM helix_operator")
+    found = await examine(
+        plain_url, settings, clock=SystemClock(), keyring=KEYRING, only={"archive"}
+    )
+    [finding] = found.findings
+    assert finding.severity is Severity.WARNING
+    assert finding.seen == "this login may not look: permission denied for table archive_files"
+    assert "GRANT pg_monitor, helix_operator" in str(finding.todo)
+
+
 # ---- Helix's own
 
 
@@ -455,6 +501,31 @@ async def test_api_key_that_ends_soon_is_told(look: Look, owner: Connection) -> 
     await make_api_key(owner, user_id=user["id"], expires_at=soon)
     found = await look("expiring_keys")
     assert (found.severity, found.value) == (Severity.NOTICE, 1)
+    assert "helix keys list" in str(found.todo)
+
+
+async def test_all_keys_that_end_soon_are_counted_and_ten_are_named(
+    look: Look, owner: Connection
+) -> None:
+    user = await make_user(owner)
+    soon = datetime.now(UTC) + timedelta(days=3)
+    for _ in range(12):
+        await make_api_key(owner, user_id=user["id"], expires_at=soon)
+    found = await look("expiring_keys")
+    assert (found.value, len(found.details)) == (12, 10)
+    assert found.seen.startswith("12 API keys and 0 GitHub tokens")
+
+
+async def test_github_token_that_ends_soon_is_told_unless_it_is_refreshed(
+    look: Look, owner: Connection
+) -> None:
+    soon = datetime.now(UTC) + timedelta(days=3)
+    await make_github_credential(owner, token_expires_at=soon, refresh_token="ciphertext")
+    assert (await look("expiring_keys")).severity is Severity.OK
+    await make_github_credential(owner, token_expires_at=soon, github_login="octo")
+    found = await look("expiring_keys")
+    assert (found.value, found.todo) == (1, "let octo link GitHub again")
+    assert found.measures[0].value == 0
 
 
 async def test_provider_without_a_key_and_one_that_fails_are_told(

@@ -22,8 +22,10 @@ from helix.core.clock import SystemClock
 from helix.core.config import load_settings
 from helix.core.crypto import Keyring, new_key
 from helix.core.db import Connection, Database
-from helix.operations.doctor import CODES
+from helix.core.instance import HomePaths
+from helix.operations.doctor import CODES, Severity
 from helix.operations.doctor.alerts import alert_files
+from helix.operations.doctor.away import examine_without
 from helix.operations.doctor.metrics import METRICS
 
 ROOT = Path(__file__).parents[3]
@@ -63,6 +65,47 @@ async def test_exit_status_is_0_then_1_then_2_by_the_worst(
     ]
 
 
+def test_database_that_is_away_is_critical_and_the_rest_is_told(tmp_path: Path) -> None:
+    nobody = "postgresql://helix@127.0.0.1:1/helix"
+    said = doctor(nobody, tmp_path, "--json")
+    lines = {line["code"]: line for line in map(json.loads, said.stdout.splitlines())}
+    assert said.returncode == 2
+    assert lines["database"]["severity"] == "critical"
+    assert lines["database"]["seen"].startswith("the database cannot be examined: ")
+    assert lines.keys() == {"database", "disk_backups", "disk_archive", "spool"}
+    only = doctor(nobody, tmp_path, "--only", "spool")
+    assert [line[10:].partition(":")[0] for line in only.stdout.splitlines() if line[0] != " "] == [
+        "database",
+        "spool",
+    ]
+
+
+def test_disk_that_stopped_postgresql_is_named_out_of_its_log(tmp_path: Path) -> None:
+    paths = HomePaths(tmp_path)
+    paths.data.mkdir(parents=True)
+    paths.postgres_log.parent.mkdir()
+    full = 'PANIC:  could not write to file "pg_wal/xlogtemp.1": No space left on device'
+    paths.postgres_log.write_text(f"LOG:  ready\n{full}\nLOG:  all server processes terminated\n")
+    found = examine_without(
+        load_settings({}, home=tmp_path), "away", clock=SystemClock(), keyring=None, only=CODES
+    )
+    away = found.findings[0]
+    assert (away.code, away.severity, away.details) == (
+        "database",
+        Severity.CRITICAL,
+        ({"log": full},),
+    )
+    assert "make room" in str(away.todo)
+
+
+def test_home_that_was_never_made_has_nothing_to_look_at(tmp_path: Path) -> None:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HELIX_", "DB_", "DATABASE"))}
+    command = [sys.executable, "-m", "helix", "doctor", "--home", str(tmp_path / "none")]
+    said = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "start it with `helix up`" in said.stderr
+
+
 def test_program_gets_a_line_for_each_finding(database_url: str, tmp_path: Path) -> None:
     said = doctor(database_url, tmp_path, "--json", "--only", "clock,partitions_ahead")
     lines = [json.loads(line) for line in said.stdout.splitlines()]
@@ -74,7 +117,7 @@ def test_program_gets_a_line_for_each_finding(database_url: str, tmp_path: Path)
 def test_unknown_code_is_misuse_in_one_line(database_url: str, tmp_path: Path) -> None:
     said = doctor(database_url, tmp_path, "--only", "health")
     assert (said.returncode, said.stderr.count("\n")) == (2, 1)
-    assert said.stderr.startswith("helix: there is no check health: there are versions, ")
+    assert said.stderr.startswith("helix: there is no check health: there are database, ")
 
 
 def test_alert_files_are_named_and_copied(tmp_path: Path) -> None:

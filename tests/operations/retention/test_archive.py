@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from helix.core.clock import SystemClock
 from helix.core.config import load_settings
 from helix.core.crypto import Keyring, SecretUnreadable, new_key
 from helix.core.db import Connection
 from helix.operations.archive import query, restore, unlisted, verify
 from helix.operations.archive.errors import ArchiveDamaged, ArchiveNotFound
 from helix.operations.archive.types import Filters
+from helix.operations.doctor import Finding, Severity, examine
 from tests.factories import insert
 from tests.operations.retention.conftest import (
     FAMILY,
@@ -338,3 +340,48 @@ def test_the_family_is_every_table_of_calls() -> None:
     assert set(FAMILY) == {
         "llm_requests", "llm_request_bodies", "llm_responses", "llm_response_bodies",
     }  # fmt: skip
+
+
+async def archive_finding(house: House) -> Finding:
+    found = await examine(
+        house.url, house.settings, clock=SystemClock(), keyring=house.keyring, only={"archive"}
+    )
+    return found.findings[0]
+
+
+async def test_the_doctor_counts_the_files_and_names_those_that_cannot_be_used(
+    house: House,
+) -> None:
+    assert (await archive_finding(house)).seen.startswith("0 files of old requests, 0 B, in ")
+    await house.run()
+    fine = await archive_finding(house)
+    assert (fine.severity, fine.todo, fine.value) == (Severity.OK, None, 0)
+    assert fine.seen.startswith("2 files of old requests, ")
+    first, second = files_of(house)
+    kept = first.read_bytes()
+    first.write_bytes(kept[:-1])
+    second.rename(second.with_suffix(".elsewhere"))
+    lost = await archive_finding(house)
+    assert (lost.severity, lost.value) == (Severity.CRITICAL, 2)
+    assert {row["fault"] for row in lost.details} == {
+        f"has {len(kept) - 1} bytes instead of {len(kept)}",
+        f"missing from {second.parent}",
+    }
+    assert f"{months_ago(7):%Y-%m}, {months_ago(6):%Y-%m}" in lost.seen
+    assert "helix archive verify" in str(lost.todo)
+
+
+async def test_the_doctor_tells_that_requests_cannot_be_archived_until_they_can(
+    house: House, tmp_path: Path
+) -> None:
+    place = tmp_path / "taken"
+    place.write_text("a file, not a directory")
+    right = house.settings
+    house.settings = right.model_copy(update={"archive_dir": place / "archive"})
+    assert (await house.run()).errors
+    failing = await archive_finding(house)
+    assert (failing.severity, failing.value) == (Severity.WARNING, 0)
+    assert "old requests could not be archived and stay in the database: " in failing.seen
+    house.settings = right
+    await house.run()
+    assert (await archive_finding(house)).severity is Severity.OK

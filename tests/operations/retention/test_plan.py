@@ -1,11 +1,13 @@
 """The plan names every table, its rule and why; nothing grows by oversight."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
+from helix.core.clock import SystemClock
 from helix.core.config import Settings, load_settings
 from helix.core.db import Connection
+from helix.operations.doctor import sample_sizes
 from helix.operations.months import make_months
 from helix.operations.retention import PLAN, measure
 from helix.operations.retention.errors import UnknownTable
@@ -122,17 +124,18 @@ async def test_the_plan_changes_nothing_and_tells_what_would_go(
     assert set(lines) == {row["name"] for row in await owner.fetch(TABLES)}
 
 
-async def test_growth_is_known_after_two_runs(house: House, owner: Connection) -> None:
+async def test_growth_is_what_the_doctor_sampled(house: House, owner: Connection) -> None:
     now = datetime.now(UTC)
-    await house.run(now=now)
+    await sample_sizes(house.url, house.settings, clock=SystemClock())
     (line,) = await measure(owner, house.settings, now=now, only="llm_usage_daily")
     assert line.growth_bytes_per_day is None
     await owner.execute(
-        "UPDATE retention_runs SET table_bytes = table_bytes - 8192 WHERE table_name = $1",
+        "INSERT INTO size_samples (kind, name, sampled_on, size_bytes)"
+        " SELECT kind, name, sampled_on - 2, size_bytes - 8192 FROM size_samples"
+        " WHERE kind = 'table' AND name = $1",
         "llm_usage_daily",
     )
-    later = now + timedelta(days=2)
-    (line,) = await measure(owner, house.settings, now=later, only="llm_usage_daily")
+    (line,) = await measure(owner, house.settings, now=now, only="llm_usage_daily")
     assert line.growth_bytes_per_day == 4096
 
 

@@ -2,7 +2,7 @@
 
 from helix.operations.archive.read import query
 from helix.operations.archive.restore import restore
-from helix.operations.archive.verify import unlisted, verify
+from helix.operations.archive.verify import glance, unlisted, verify
 from helix.operations.archive.write import archive_due, archive_months
 
-__all__ = ["archive_due", "archive_months", "query", "restore", "unlisted", "verify"]
+__all__ = ["archive_due", "archive_months", "glance", "query", "restore", "unlisted", "verify"]

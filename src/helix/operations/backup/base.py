@@ -19,6 +19,8 @@ from typing import IO, Any
 import msgspec
 
 from helix import __version__
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Queries, connect
 from helix.core.errors import Misuse, Unavailable
@@ -69,13 +71,19 @@ class _Inventory(msgspec.Struct):
 
 
 async def create_physical(
-    url: str, settings: Settings, directory: BackupDirectory, *, now: datetime, report: Report
+    url: str,
+    settings: Settings,
+    directory: BackupDirectory,
+    *,
+    now: datetime,
+    report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Backup:
     """Copy the cluster of the embedded PostgreSQL at `url`, encrypted, and publish the backup.
 
     It holds the log written meanwhile, so it comes back without the archive; with it, at any moment
     after. Until all is on the disk nothing is listed; a failure leaves nothing. Either way
-    `backup_runs` tells. Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
+    `backup_runs` and `audit_log` tell. Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
     """
     if settings.external_url() is not None:
         raise Misuse(
@@ -86,7 +94,9 @@ async def create_physical(
     async def make(name: str, partial: Path) -> Manifest:
         return await _copy(url, settings, partial, name=name, now=now, keys=directory.keys)
 
-    return await make_backup(url, directory, Method.PHYSICAL, make, now=now, report=report)
+    return await make_backup(
+        url, directory, Method.PHYSICAL, make, now=now, report=report, actor=actor
+    )
 
 
 async def _copy(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from helix.core.audit import by_command
 from helix.core.clock import SystemClock
 from helix.core.command import Home, Json, say, show_json
 from helix.core.config import Settings, load_settings
@@ -19,10 +20,10 @@ from helix.operations.backup.cli_restore import release_command, restore_command
 from helix.operations.backup.create import create_logical
 from helix.operations.backup.manifest import BackupDirectory
 from helix.operations.backup.moments import mark
-from helix.operations.backup.prune import Keeping
+from helix.operations.backup.prune import Keeping, Pruned
 from helix.operations.backup.prune import prune as throw_away
 from helix.operations.backup.ranges import recoverable
-from helix.operations.backup.state import Archiving, backup_health, verified_at
+from helix.operations.backup.state import Archiving, backup_health, record_pruned, verified_at
 from helix.operations.backup.types import Backup, Manifest, Method
 from helix.operations.backup.verify import verify as test
 from helix.operations.postgres_programs import find_programs
@@ -88,7 +89,8 @@ def create_command(
         settings, directory = open_directory(home)
         make = create_physical if physical else create_logical
         async with database_of(settings, "create") as url:
-            backup = await make(url, settings, directory, now=SystemClock().now(), report=say)
+            now, actor = SystemClock().now(), by_command()
+            backup = await make(url, settings, directory, now=now, report=say, actor=actor)
         if as_json:
             show_json(_line(backup))
         else:
@@ -170,7 +172,7 @@ def verify_command(name: Name = "", home: Home = None, as_json: Json = False) ->
         settings, directory = open_directory(home)
         backup = directory.get(name) if name else directory.newest()
         async with database_of(settings, "verify") as url:
-            took_s = await test(url, settings, directory, backup, report=say)
+            took_s = await test(url, settings, directory, backup, report=say, actor=by_command())
         if as_json:
             show_json({"name": backup.name, "equal": True, "duration_s": round(took_s, 3)})
         contents = backup.manifest.contents
@@ -199,6 +201,8 @@ def prune_command(
     settings, directory = open_directory(home)
     only_show = dry_run or not yes
     going = throw_away(directory, Keeping.of(settings), now=SystemClock().now(), dry_run=only_show)
+    if not only_show:
+        asyncio.run(_record_prune(settings, going))
     for backup in going.backups:
         if as_json:
             show_json(_line(backup))
@@ -210,6 +214,17 @@ def prune_command(
     )
     if (going.backups or going.segments) and only_show and not dry_run:
         raise Misuse("repeat it with --yes to delete them")
+
+
+async def _record_prune(settings: Settings, gone: Pruned) -> None:
+    """Record what was deleted, where there is a database; what went is gone in any case."""
+    if not gone.backups and not gone.segments:
+        return
+    try:
+        async with database_of(settings, "prune") as url:
+            await record_pruned(url, gone, actor=by_command())
+    except HelixError as exc:
+        say(f"not recorded in audit_log: {exc.message}")
 
 
 @app.command("status")

@@ -90,6 +90,7 @@ def restore_command(  # noqa: PLR0917 - options, given by name
             confirmed=yes,
             now=SystemClock().now(),
             report=say,
+            actor=by_command(),
         )
         if as_json:
             show_json(done)
@@ -153,17 +154,32 @@ async def _restore_logical(  # noqa: PLR0917 - the options, in their order
     began, now = time.monotonic(), SystemClock().now()
     if into is not None:
         target = settings.model_copy(update={"home": into, "database_url": None, "db_host": None})
-        done = await into_home(settings, target, backup, directory.keys, now=now, report=say)
+        done = await into_home(
+            settings, target, backup, directory.keys, now=now, report=say, actor=by_command()
+        )
         where = f"--home {target.home_dir}"
     elif database is not None:
         async with database_of(settings, "restore") as url:
             done = await into_database(
-                url, settings, database, backup, directory.keys, now=now, report=say
+                url,
+                settings,
+                database,
+                backup,
+                directory.keys,
+                now=now,
+                report=say,
+                actor=by_command(),
             )
         where = f"with DATABASE_URL naming {database}"
     else:
         done = await replace_database(
-            settings, backup, directory.keys, confirmed=yes, now=now, report=say
+            settings,
+            backup,
+            directory.keys,
+            confirmed=yes,
+            now=now,
+            report=say,
+            actor=by_command(),
         )
         where = f"--home {settings.home_dir}"
     if as_json:

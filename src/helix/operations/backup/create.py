@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 from helix import __version__
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Queries, connect
 from helix.core.errors import Misuse, Unavailable
@@ -33,19 +35,27 @@ _GZIP_LEVEL = 3
 
 
 async def create_logical(
-    url: str, settings: Settings, directory: BackupDirectory, *, now: datetime, report: Report
+    url: str,
+    settings: Settings,
+    directory: BackupDirectory,
+    *,
+    now: datetime,
+    report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Backup:
     """Dump the database at `url`, encrypted, and publish it; return the backup.
 
     Rows, sequences, roles and catalogue are read in the dump's own snapshot while it runs. Until
-    all is on the disk nothing is listed; a failure leaves nothing. Either way `backup_runs` tells.
-    Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
+    all is on the disk nothing is listed; a failure leaves nothing. Either way `backup_runs` and
+    `audit_log` tell. Raises BackupFailed, BackupsBusy, Misuse, Unavailable.
     """
 
     async def make(name: str, partial: Path) -> Manifest:
         return await _dump(url, settings, partial, name=name, now=now, keys=directory.keys)
 
-    return await make_backup(url, directory, Method.LOGICAL, make, now=now, report=report)
+    return await make_backup(
+        url, directory, Method.LOGICAL, make, now=now, report=report, actor=actor
+    )
 
 
 async def _dump(

@@ -17,6 +17,7 @@ from helix.operations.backup.manifest import BackupDirectory
 from helix.operations.backup.prune import Keeping, prune
 from helix.operations.backup.ranges import bases_of
 from helix.operations.backup.sealed import BACKUP_PURPOSE
+from helix.operations.backup.state import record_pruned
 from helix.operations.backup.types import Backup, Method
 from helix.operations.backup.verify import verify
 from helix.tasks import Priority, RetryPolicy, Schedule, TaskContext, TaskRegistry
@@ -108,6 +109,7 @@ def register_backups(
                 await create_physical(db.url, settings, place, now=clock.now(), report=report)
             )
         gone = prune(place, Keeping.of(settings), now=clock.now())
+        await record_pruned(db.url, gone)
         return BackupsMade(
             [BackupMade(one.name, one.manifest.method, one.manifest.size_bytes) for one in made],
             [old.name for old in gone.backups],

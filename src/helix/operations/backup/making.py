@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.db import OUTAGES
 from helix.core.errors import HelixError
 from helix.operations.backup.errors import BackupFailed
@@ -30,11 +32,12 @@ async def make_backup(
     *,
     now: datetime,
     report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Backup:
     """Have `make` write a backup of this name into this directory, and publish it.
 
     Until all is on the disk nothing is listed; a failure leaves nothing. Either way `backup_runs`
-    tells. Raises BackupFailed, BackupsBusy, and what `make` does.
+    and `audit_log` tell. Raises BackupFailed, BackupsBusy, and what `make` does.
     """
     began = time.monotonic()
     with directory.locked():
@@ -51,6 +54,7 @@ async def make_backup(
                 method=method,
                 duration_s=time.monotonic() - began,
                 error=_said(exc),
+                actor=actor,
             )
             if isinstance(exc, OSError) and not isinstance(exc, OUTAGES[1:]):
                 raise BackupFailed(f"{name} was not made: {exc.strerror or exc}") from exc
@@ -62,6 +66,7 @@ async def make_backup(
         method=method,
         duration_s=time.monotonic() - began,
         size_bytes=backup.manifest.size_bytes,
+        actor=actor,
     )
     return backup
 

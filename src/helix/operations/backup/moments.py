@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import Queries, connect
 from helix.core.errors import HelixError, Misuse, Unavailable
@@ -33,6 +35,7 @@ from helix.operations.backup.manifest import BackupDirectory, check_files
 from helix.operations.backup.ranges import Chain, bases_of, chain_of, last_commit_at, recoverable
 from helix.operations.backup.recovery import last_replayed_at, recovering, unpack
 from helix.operations.backup.restore import home_is_new
+from helix.operations.backup.state import quarantine
 from helix.operations.backup.types import Backup, Method
 from helix.operations.backup.wal import lsn_text, parse_lsn
 from helix.operations.postgres_files import clear_stale, sync_directory
@@ -121,6 +124,7 @@ async def restore_moment(
     confirmed: bool,
     now: datetime,
     report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Recovered:
     """Recover a cluster to `moment`: into the new home `into`, or in place of the home's own.
 
@@ -152,7 +156,9 @@ async def restore_moment(
             bring_along(settings, target, report)
             if settings.backup_dir is not None:
                 report("give the copy a HELIX_BACKUP_DIR of its own: their logs would mix")
-        recovered, kept = await _recover(settings, target, plan, directory, now=now, report=report)
+        recovered, kept = await _recover(
+            settings, target, plan, directory, now=now, report=report, actor=actor
+        )
     return Recovered(
         base=plan.chain.base.name,
         moment=str(moment),
@@ -356,6 +362,7 @@ async def _recover(
     *,
     now: datetime,
     report: Report,
+    actor: Actor,
 ) -> tuple[str | None, Path | None]:
     clear_stale(home, ".restore-*")
     staging = Path(tempfile.mkdtemp(prefix=".restore-", dir=home))
@@ -366,15 +373,14 @@ async def _recover(
         report(f"unpacking {base.name}")
         await unpack(base, directory.keys, beside, durable=True)
         report(f"replaying the log to {plan.moment}")
-        await _replay(
-            beside, plan, f"restored from {base.name} into {home} at {now:%Y-%m-%d %H:%M:%S} UTC"
-        )
+        reason = f"restored from {base.name} into {home} at {now:%Y-%m-%d %H:%M:%S} UTC"
+        await _replay(beside, plan, reason, actor)
         return last_replayed_at(beside), _put_in_place(staging, home, now)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-async def _replay(beside: Settings, plan: _Plan, reason: str) -> None:
+async def _replay(beside: Settings, plan: _Plan, reason: str, actor: Actor) -> None:
     timeline = {"recovery_target_timeline": str(plan.chain.timeline)}
     try:
         async with recovering(
@@ -386,9 +392,7 @@ async def _replay(beside: Settings, plan: _Plan, reason: str) -> None:
         ) as server:
             conn = await connect(server.url, application_name="helix restore")
             try:
-                await _QUERIES.run(
-                    conn, "quarantine", backup_name=plan.chain.base.name, reason=reason
-                )
+                await quarantine(conn, backup=plan.chain.base.name, reason=reason, actor=actor)
             finally:
                 await conn.close()
     except TargetOutOfRange as exc:

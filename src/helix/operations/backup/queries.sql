@@ -107,6 +107,10 @@ SELECT backup_name, max(completed_at) FILTER (WHERE status = 'succeeded') AS ver
        max(duration_ms) FILTER (WHERE status = 'succeeded') AS duration_ms
 FROM backup_runs WHERE action = 'verify' GROUP BY backup_name;
 
+-- name: find_audit
+-- Databases older than revision 027 have none.
+SELECT to_regclass('public.audit_log') IS NOT NULL AS found;
+
 -- name: quarantine
 INSERT INTO quarantines (backup_name, reason) VALUES (:backup_name, :reason);
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import asyncpg
 
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import Connection, Queries, Role, connect
 from helix.core.errors import Misuse
@@ -24,6 +26,7 @@ from helix.operations.backup.create import DUMP_FILE, DUMP_PURPOSE
 from helix.operations.backup.errors import BackupFailed, RestoreTargetTaken
 from helix.operations.backup.manifest import check_files
 from helix.operations.backup.sealed import Keys, unseal
+from helix.operations.backup.state import quarantine
 from helix.operations.backup.types import Backup, Method
 from helix.operations.postgres_files import directory_argument, open_log
 from helix.operations.postgres_process import exit_of
@@ -64,6 +67,7 @@ async def fill(
     *,
     reason: str | None,
     report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Restored:
     """Restore `backup` into the empty database at `url`.
 
@@ -87,7 +91,7 @@ async def fill(
         if behind:
             await _forget_transactions(conn)
         if reason is not None:
-            await _QUERIES.run(conn, "quarantine", backup_name=backup.name, reason=reason)
+            await quarantine(conn, backup=backup.name, reason=reason, actor=actor)
         report("restoring indexes, constraints and policies")
         await _restore_section(url, settings, backup, keys, "post-data")
         offered = await _restart_queue(conn) if behind else 0

@@ -1,9 +1,10 @@
 """What the database remembers of backups, and what the doctor makes of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 
@@ -16,6 +17,7 @@ from helix.core.log import get_log
 from helix.operations.backup.archive import WalArchive, clusters, system_identifier
 from helix.operations.backup.keeper import read_trouble
 from helix.operations.backup.manifest import BackupDirectory
+from helix.operations.backup.prune import Pruned
 from helix.operations.backup.ranges import Recoverable, bases_of, needed_from, recoverable
 from helix.operations.backup.types import Backup, Method
 from helix.operations.backup.wal import number_of, segment_of
@@ -26,6 +28,8 @@ __all__ = [
     "Archiving",
     "BackupHealth",
     "backup_health",
+    "quarantine",
+    "record_pruned",
     "record_run",
     "release",
     "verified_at",
@@ -33,6 +37,7 @@ __all__ = [
 
 _LOG = get_log(__name__)
 _QUERIES = Queries("helix.operations.backup")
+_OPERATIONS = {"create": "backup.created", "verify": "backup.verified"}
 BACKUP_AGE_MAX = timedelta(hours=36)
 RESTORE_TEST_AGE_MAX = timedelta(days=35)
 LAG_S_MAX = 240.0
@@ -83,26 +88,96 @@ async def record_run(
     duration_s: float,
     size_bytes: int | None = None,
     error: str | None = None,
+    actor: Actor = audit.SYSTEM,
 ) -> None:
-    """Record what was done in `backup_runs`; a database that cannot take it is only logged."""
+    """Record what was done in `backup_runs` and `audit_log`, in one transaction.
+
+    A database that cannot take it is only logged: the backup counts all the same.
+    """
     try:
         conn = await connect(url, application_name="helix backup")
         try:
-            await _QUERIES.run(
-                conn,
-                "record_run",
-                action=action,
-                status="succeeded" if error is None else "failed",
-                backup_name=backup,
-                method=method.value,
-                size_bytes=size_bytes,
-                duration_ms=round(duration_s * 1_000),
-                error_message=None if error is None else error[:2_000],
-            )
+            async with conn.transaction():
+                await _QUERIES.run(
+                    conn,
+                    "record_run",
+                    action=action,
+                    status="succeeded" if error is None else "failed",
+                    backup_name=backup,
+                    method=method.value,
+                    size_bytes=size_bytes,
+                    duration_ms=round(duration_s * 1_000),
+                    error_message=None if error is None else error[:2_000],
+                )
+                await _audit(
+                    conn,
+                    _OPERATIONS[action],
+                    actor=actor,
+                    backup=backup,
+                    details={"method": method.value, "size_bytes": size_bytes},
+                    failed=error is not None,
+                )
         finally:
             await conn.close()
     except (*OUTAGES, asyncpg.PostgresError) as exc:
         _LOG.error("backup_run_not_recorded", action=action, backup=backup, reason=str(exc)[:200])
+
+
+async def record_pruned(url: str, pruned: Pruned, *, actor: Actor = audit.SYSTEM) -> None:
+    """Record in `audit_log` which backups went; nothing when none did, nor segments of the log.
+
+    A database that cannot take it is only logged.
+    """
+    if not pruned.backups and not pruned.segments:
+        return
+    try:
+        conn = await connect(url, application_name="helix backup")
+        try:
+            await _audit(
+                conn,
+                "backup.pruned",
+                actor=actor,
+                details={
+                    "backups": [backup.name for backup in pruned.backups],
+                    "segments": pruned.segments,
+                    "size_bytes": pruned.size_bytes,
+                },
+            )
+        finally:
+            await conn.close()
+    except (*OUTAGES, asyncpg.PostgresError) as exc:
+        _LOG.error("prune_not_recorded", backups=len(pruned.backups), reason=str(exc)[:200])
+
+
+async def quarantine(conn: Connection, *, backup: str, reason: str, actor: Actor) -> None:
+    """Quarantine this restored database, and record in its own `audit_log` who restored it."""
+    async with conn.transaction():
+        await _QUERIES.run(conn, "quarantine", backup_name=backup, reason=reason)
+        await _audit(
+            conn, "backup.restored", actor=actor, backup=backup, details={"reason": reason}
+        )
+
+
+async def _audit(
+    conn: Connection,
+    operation: str,
+    *,
+    actor: Actor,
+    details: Mapping[str, Any],
+    backup: str | None = None,
+    failed: bool = False,
+) -> None:
+    """Write a row of `audit_log` where there is one: backups are made of older schemas as well."""
+    if (await _QUERIES.rows(conn, "find_audit"))[0]["found"]:
+        await audit.record(
+            conn,
+            operation,
+            actor=actor,
+            subject="backup",
+            subject_name=backup,
+            details=details,
+            outcome="failed" if failed else "done",
+        )
 
 
 async def verified_at(url: str) -> dict[str, datetime]:

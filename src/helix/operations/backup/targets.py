@@ -8,6 +8,8 @@ from datetime import datetime
 
 import asyncpg
 
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import OUTAGES, Connection, Queries, connect
 from helix.core.errors import Misuse, Unavailable
@@ -43,6 +45,7 @@ async def into_home(
     *,
     now: datetime,
     report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Restored:
     """Restore into a home that has no database; the keys of `source` go with it.
 
@@ -57,7 +60,9 @@ async def into_home(
         bring_along(source, home, report)
         async with new_cluster(target, beyond=backup.manifest.next_xid, report=report) as server:
             reason = _reason(backup, str(home), now)
-            return await fill(server.url, target, backup, keys, reason=reason, report=report)
+            return await fill(
+                server.url, target, backup, keys, reason=reason, report=report, actor=actor
+            )
 
 
 async def into_database(
@@ -69,6 +74,7 @@ async def into_database(
     *,
     now: datetime,
     report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Restored:
     """Make the database `name` on the server of `url` and restore into it; dropped on failure.
 
@@ -83,7 +89,13 @@ async def into_database(
         try:
             reason = _reason(backup, f"database {name}", now)
             return await fill(
-                on_database(url, name), settings, backup, keys, reason=reason, report=report
+                on_database(url, name),
+                settings,
+                backup,
+                keys,
+                reason=reason,
+                report=report,
+                actor=actor,
             )
         except BaseException:
             await conn.execute(_DROP.format(quoted(name)))
@@ -107,6 +119,7 @@ async def replace_database(
     confirmed: bool,
     now: datetime,
     report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> Restored:
     """Restore in place of the database these settings mean.
 
@@ -116,14 +129,16 @@ async def replace_database(
     """
     external = settings.external_url()
     if external is not None:
-        return await _swap(external, settings, backup, keys, confirmed, now, report)
+        return await _swap(external, settings, backup, keys, confirmed, now, report, actor)
     home = settings.home_dir
     if home_is_new(home):
-        return await into_home(settings, settings, backup, keys, now=now, report=report)
+        return await into_home(
+            settings, settings, backup, keys, now=now, report=report, actor=actor
+        )
     make_home(home)
     with lock_home(home, "helix backup restore"):
         async with embedded_postgres(settings, report=report) as server:
-            return await _swap(server.url, settings, backup, keys, confirmed, now, report)
+            return await _swap(server.url, settings, backup, keys, confirmed, now, report, actor)
 
 
 async def _swap(  # noqa: PLR0917 - the one caller passes on what it was given
@@ -134,6 +149,7 @@ async def _swap(  # noqa: PLR0917 - the one caller passes on what it was given
     confirmed: bool,
     now: datetime,
     report: Report,
+    actor: Actor,
 ) -> Restored:
     conn = await _connect(url)
     try:
@@ -150,7 +166,9 @@ async def _swap(  # noqa: PLR0917 - the one caller passes on what it was given
     async with _administrator(url) as conn:
         await _require_nobody(conn, name)
         await conn.execute(_DROP.format(quoted(fresh)))
-    done = await into_database(url, settings, fresh, backup, keys, now=now, report=report)
+    done = await into_database(
+        url, settings, fresh, backup, keys, now=now, report=report, actor=actor
+    )
     async with _administrator(url) as conn:
         await _require_nobody(conn, name)
         await conn.execute(_RENAME.format(quoted(name), quoted(kept)))

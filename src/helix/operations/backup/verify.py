@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from helix.core import audit
+from helix.core.audit import Actor
 from helix.core.config import Settings
 from helix.core.db import connect
 from helix.core.errors import HelixError
@@ -40,13 +42,15 @@ async def verify(
     backup: Backup,
     *,
     report: Report,
+    actor: Actor = audit.SYSTEM,
 ) -> float:
     """Restore a backup into a PostgreSQL made for it, compare everything, throw that away.
 
     A physical one is compared as of its own end; then all the archived log is replayed over it,
     and every row, toast and index of what comes out is read and checked.
 
-    Returns the seconds it took. The result goes into `backup_runs` at `url`, when there is one.
+    Returns the seconds it took. The result goes into `backup_runs` and `audit_log` at `url`, when
+    there is one.
     Raises BackupDamaged, BackupFailed, or BackupDiffers with what differs. Must run in the main
     thread (see EmbeddedPostgres). Needs about as much disk as the database, in the directory of
     backups.
@@ -56,13 +60,15 @@ async def verify(
     try:
         await test(settings, directory, backup, report)
     except HelixError as exc:
-        await _record(url, backup, began, exc.message)
+        await _record(url, backup, began, exc.message, actor)
         raise
-    await _record(url, backup, began, None)
+    await _record(url, backup, began, None, actor)
     return time.monotonic() - began
 
 
-async def _record(url: str | None, backup: Backup, began: float, error: str | None) -> None:
+async def _record(
+    url: str | None, backup: Backup, began: float, error: str | None, actor: Actor
+) -> None:
     if url is not None:
         await record_run(
             url,
@@ -72,6 +78,7 @@ async def _record(url: str | None, backup: Backup, began: float, error: str | No
             duration_s=time.monotonic() - began,
             size_bytes=backup.manifest.size_bytes,
             error=error,
+            actor=actor,
         )
 
 

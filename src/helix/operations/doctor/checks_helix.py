@@ -4,8 +4,10 @@ from datetime import datetime
 from typing import Any
 
 from helix import providers, tasks
+from helix.core.config import Settings
 from helix.core.crypto import Keyring, new_key
 from helix.core.instance import HomePaths
+from helix.operations.archive import glance
 from helix.operations.backup.manifest import BackupDirectory
 from helix.operations.backup.sealed import BACKUP_PURPOSE
 from helix.operations.backup.state import BackupHealth, backup_health
@@ -14,7 +16,7 @@ from helix.operations.doctor.scene import QUERIES, Check, Scene
 from helix.operations.doctor.types import Finding, Measure, Severity
 from helix.operations.runner import quoted
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "look_at_spool"]
 
 _BACKUP_CRITICAL_S = 7 * 86_400.0
 _RESTORE_TEST_AGE_S = 35 * 86_400.0
@@ -200,6 +202,46 @@ async def _retention(scene: Scene) -> Finding:
     )
 
 
+async def _archive(scene: Scene) -> Finding:
+    there = await QUERIES.row(scene.conn, "find_retention")
+    if there is None or not there["found"]:
+        return Finding("archive", Severity.OK, "this schema has no archive yet: nothing to say")
+    files = await glance(scene.conn, scene.settings)
+    faulty = [file for file in files if file.fault is not None]
+    place, size_bytes = scene.settings.archive_path, sum(file.size_bytes or 0 for file in files)
+    last = await QUERIES.row(scene.conn, "last_archiving")
+    failure = None if last is None else last["error_message"]
+    measures = (
+        Measure("helix_archive_files", len(files)),
+        Measure("helix_archive_bytes", size_bytes),
+        Measure("helix_archive_files_faulty", len(faulty)),
+        Measure("helix_archive_failing", failure is not None),
+    )
+    seen = f"{len(files)} files of old requests, {bytes_text(size_bytes)}, in {place}"
+    severity, todo = Severity.OK, None
+    if failure is not None:
+        severity, todo = Severity.WARNING, "mend that, then: helix retention run --yes"
+        seen += f"; old requests could not be archived and stay in the database: {failure[:200]}"
+    if faulty:
+        severity = Severity.CRITICAL
+        seen += f"; {len(faulty)} of them are missing or cannot be used: they are all there is of "
+        seen += ", ".join(f"{month:%Y-%m}" for month in sorted({f.month for f in faulty})[:5])
+        todo = (
+            f"bring {place} back from a copy, or set HELIX_ARCHIVE_DIR to where the files are; "
+            "then: helix archive verify"
+        )
+    return Finding(
+        "archive",
+        severity,
+        seen,
+        todo,
+        len(faulty),
+        "files",
+        tuple({"name": file.name, "fault": file.fault} for file in faulty[:10]),
+        measures,
+    )
+
+
 async def _providers(scene: Scene) -> Finding:
     store = providers.Store(scene.keyring or Keyring([new_key()]))
     troubles = await store.troubles(scene.conn)
@@ -282,20 +324,36 @@ async def _secrets(scene: Scene) -> Finding:
 
 async def _expiring_keys(scene: Scene) -> Finding:
     rows = await QUERIES.rows(scene.conn, "expiring_keys", days=LIMITS.expiry_days)
+    found = {"API key": 0, "GitHub token": 0} | {row["kind"]: row["of_kind"] for row in rows}
+    todo = None
+    if found["API key"]:
+        prefix = next(row["key_prefix"] for row in rows if row["kind"] == "API key")
+        todo = f"helix keys list; the next is {prefix}"
+    elif rows:
+        todo = f"let {rows[0]['name']} link GitHub again"
     return Finding(
         "expiring_keys",
         Severity.NOTICE if rows else Severity.OK,
-        f"{len(rows)} API keys stop working within {LIMITS.expiry_days} days",
-        f"helix keys list; the next is {rows[0]['key_prefix']}" if rows else None,
-        len(rows),
+        f"{found['API key']} API keys and {found['GitHub token']} GitHub tokens that nothing "
+        f"refreshes stop working within {LIMITS.expiry_days} days",
+        todo,
+        sum(found.values()),
         "keys",
-        tuple(dict(row) for row in rows),
-        (Measure("helix_api_keys_expiring", len(rows)),),
+        tuple(
+            {name: row[name] for name in ("kind", "key_prefix", "name", "expires_at")}
+            for row in rows
+        ),
+        (Measure("helix_api_keys_expiring", found["API key"]),),
     )
 
 
 async def _spool(scene: Scene) -> Finding:
-    directory = HomePaths(scene.settings.home_dir).spool
+    return look_at_spool(scene.settings)
+
+
+def look_at_spool(settings: Settings) -> Finding:
+    """Say what answered calls wait on disk; needs no database."""
+    directory = HomePaths(settings.home_dir).spool
     waiting = sum(path.stat().st_size for path in directory.glob("*.spool"))
     faulty = sum(path.stat().st_size for path in directory.glob("*.faulty"))
     severity = worst(
@@ -323,6 +381,7 @@ CHECKS = (
     Check("backup", _backup),
     Check("restore_test", _restore_test),
     Check("retention", _retention),
+    Check("archive", _archive),
     Check("providers", _providers),
     Check("secrets", _secrets),
     Check("expiring_keys", _expiring_keys),

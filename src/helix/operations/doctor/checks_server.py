@@ -28,6 +28,20 @@ _HOW_TO_COUNT = (
 )
 
 
+async def _database(scene: Scene) -> Finding:
+    began_s = scene.clock.monotonic_s()
+    await QUERIES.row(scene.conn, "read_clock")
+    took_s = scene.clock.monotonic_s() - began_s
+    return Finding(
+        "database",
+        Severity.OK,
+        f"the database answers in {took_s * 1_000:.1f} ms",
+        None,
+        round(took_s, 4),
+        "s",
+    )
+
+
 async def _versions(scene: Scene) -> Finding:
     row = await QUERIES.row(scene.conn, "read_versions")
     assert row is not None  # noqa: S101 - a SELECT of one row
@@ -115,7 +129,7 @@ async def _slow_statements(scene: Scene) -> Finding:
     found = await QUERIES.row(scene.conn, "find_statements")
     assert found is not None  # noqa: S101 - a SELECT of one row
     database = await scene.conn.fetchval("SELECT current_database()")
-    if not found["loaded"]:
+    if not found["loaded"] and (found["loaded"] is not None or found["schema"] is None):
         return Finding(
             "slow_statements",
             Severity.NOTICE,
@@ -312,6 +326,7 @@ def _disk(name: str) -> Check:
 
 
 CHECKS = (
+    Check("database", _database),
     Check("versions", _versions),
     Check("durability", _durability),
     Check("connections", _connections),
@@ -325,4 +340,5 @@ CHECKS = (
     _disk("data"),
     _disk("wal"),
     _disk("backups"),
+    _disk("archive"),
 )

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,10 @@ from helix.core.clock import SystemClock
 from helix.core.command import Home, Json, say, show_json
 from helix.core.config import Settings, load_settings
 from helix.core.crypto import Keyring
-from helix.core.errors import Misuse
-from helix.core.instance import load_keyring, locate
+from helix.core.errors import Misuse, Unavailable
+from helix.core.instance import HomePaths, load_keyring, locate
 from helix.operations.doctor.alerts import alert_files
+from helix.operations.doctor.away import examine_without
 from helix.operations.doctor.examine import CODES, chosen_codes, examine
 from helix.operations.doctor.routes import shown
 from helix.operations.doctor.types import Examination, Severity
@@ -56,30 +58,20 @@ def doctor(
 ) -> None:
     """Look at the database, its disks, backups, queue and secrets; say what to do.
 
-    The exit status is 0 when all is well, 1 when something is a warning, 2 when something is
-    critical, or cannot be examined at all.
+    While the database is away it says what can be seen without it. The exit status is 0 when all
+    is well, 1 when something is a warning, 2 when something is critical, or nothing can be seen.
     """
     if context.invoked_subcommand is not None:
         return
     settings = load_settings(os.environ, home=home)
     codes = chosen_codes(only)
-    target = locate(settings)
     progress = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), console=Console(file=sys.stderr),
         transient=True, disable=not sys.stderr.isatty(),
     )  # fmt: skip
     with progress:
         task = progress.add_task("")
-        found = asyncio.run(
-            examine(
-                target.database_url,
-                settings,
-                clock=SystemClock(),
-                keyring=_keyring(settings),
-                only=codes,
-                say=lambda code: progress.update(task, description=code),
-            )
-        )
+        found = _examined(settings, codes, lambda code: progress.update(task, description=code))
     _show(found, as_json=as_json, details=all_)
     counts = ", ".join(
         f"{sum(one.severity is severity for one in found.findings)} {severity.value}"
@@ -87,6 +79,22 @@ def doctor(
     )
     say(f"{len(found.findings)} checks: {counts}; {found.duration_s:.1f} s")
     raise SystemExit(_EXIT[found.worst])
+
+
+def _examined(
+    settings: Settings, codes: frozenset[str], say_code: Callable[[str], None]
+) -> Examination:
+    """Look at everything, or, while the database is away, at what can be seen without it."""
+    keyring, clock = _keyring(settings), SystemClock()
+    try:
+        url = locate(settings).database_url
+        return asyncio.run(
+            examine(url, settings, clock=clock, keyring=keyring, only=codes, say=say_code)
+        )
+    except (Misuse, Unavailable) as exc:
+        if settings.external_url() is None and not HomePaths(settings.home_dir).data.exists():
+            raise  # there is nothing here to look at
+        return examine_without(settings, exc.message, clock=clock, keyring=keyring, only=codes)
 
 
 def _keyring(settings: Settings) -> Keyring | None:

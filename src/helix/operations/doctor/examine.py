@@ -102,6 +102,14 @@ async def _look(check: Check, scene: Scene, limit_s: float) -> Finding:
             return await check.look(scene)
     except TimeoutError:
         seen = f"the check did not end within {limit_s:.0f} s"
+    except asyncpg.InsufficientPrivilegeError as exc:
+        return Finding(
+            check.code,
+            Severity.WARNING,
+            f"this login may not look: {exc.args[0]}",
+            "use the login that Helix serves with, or GRANT pg_monitor, helix_operator TO this one",
+            measures=(Measure("helix_doctor_check_failed", 1, check.code),),
+        )
     except Exception as exc:  # noqa: BLE001 - the edge of a check: the others must still run
         seen = f"the check failed: {str(exc)[:300] or type(exc).__name__}"
         if not isinstance(exc, _TROUBLE):

@@ -24,6 +24,7 @@ VOLUME_LABELS = {
     "data": "the volume of PostgreSQL's data",
     "wal": "the volume of the WAL",
     "backups": "the volume of the backups",
+    "archive": "the volume of the archive of requests",
 }
 
 
@@ -157,4 +158,5 @@ _DISK_TODO = {
     "wal": "make the volume of {path} larger; a slot or a failing archive may keep the WAL: "
     "`helix doctor --only replication_slots,wal_archive`",
     "backups": "make the volume of {path} larger, or keep fewer days: HELIX_BACKUP_DAYS",
+    "archive": "make the volume of {path} larger, or move it to another and set HELIX_ARCHIVE_DIR",
 }

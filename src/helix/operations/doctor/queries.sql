@@ -51,10 +51,11 @@ SELECT application_name, coalesce(state, 'none') AS state, count(*) AS connectio
 FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 10;
 
 -- name: find_statements
--- In which schema pg_stat_statements is, if it is in this database, and whether the server counts at all.
+-- In which schema pg_stat_statements is, if it is in this database, and whether the server counts at all; NULL where the login may not know.
 SELECT (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
         WHERE e.extname = 'pg_stat_statements') AS schema,
-       current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%' AS loaded;
+       CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+            THEN current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%' END AS loaded;
 
 -- name: slow_statements
 -- The ten slowest of one database by their mean (S140); pg_stat_statements must be on the search_path.
@@ -164,11 +165,16 @@ SELECT r.run_id, max(r.completed_at) AS completed_at, max(r.error_message) AS er
 FROM (SELECT run_id, completed_at, error_message FROM retention_runs ORDER BY id DESC LIMIT 1000) AS r
 GROUP BY r.run_id ORDER BY completed_at DESC;
 
+-- name: last_archiving
+-- How the newest run that dealt with requests ended. Index: retention_runs_table_name_completed_at_idx.
+SELECT error_message, completed_at FROM retention_runs WHERE table_name = 'llm_requests' ORDER BY completed_at DESC LIMIT 1;
+
 -- name: read_clock
 SELECT clock_timestamp() AS now;
 
 -- name: data_directory
-SELECT current_setting('data_directory', true) AS path;
+-- NULL where the login may not know: only pg_read_all_settings may (pg_monitor has it).
+SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END AS path;
 
 -- name: installed_at
 -- When this database got its first revision.
@@ -186,9 +192,15 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NO
 ORDER BY c.relname;
 
 -- name: expiring_keys
--- API keys that stop working within so many days. Index: none, keys are few.
-SELECT k.key_prefix, k.name, k.expires_at FROM api_keys AS k
-WHERE k.status = 'active' AND k.expires_at BETWEEN now() AND now() + make_interval(days => :days) ORDER BY k.expires_at LIMIT 10;
+-- What stops working within so many days: API keys, and GitHub tokens that nothing refreshes; ten of each, with how many there are.
+-- Providers' keys and encryption keys carry no date. Index: none, keys are few.
+SELECT x.kind, x.key_prefix, x.name, x.expires_at, x.of_kind
+FROM (SELECT k.*, count(*) OVER (PARTITION BY k.kind) AS of_kind, row_number() OVER (PARTITION BY k.kind ORDER BY k.expires_at) AS place
+      FROM (SELECT 'API key' AS kind, a.key_prefix, a.name, a.expires_at FROM api_keys AS a WHERE a.status = 'active'
+            UNION ALL
+            SELECT 'GitHub token', NULL, g.github_login, g.token_expires_at FROM github_credentials AS g WHERE g.refresh_token IS NULL) AS k
+      WHERE k.expires_at BETWEEN now() AND now() + make_interval(days => :days)) AS x
+WHERE x.place <= 10 ORDER BY x.kind, x.expires_at;
 
 -- name: sample_tables
 -- Today's size of every table and of the database; repeated, it writes over. Index: size_samples_pkey. Locks: the rows.

@@ -56,11 +56,11 @@ class Check:
 
 
 def volumes_of(settings: Settings, data: Path | None) -> dict[str, Volume]:
-    """Return the file systems that this process can see, by name: data, wal, backups.
+    """Return the file systems that this process can see, by name: data, wal, backups, archive.
 
     `data` is PostgreSQL's directory; None, or one that is not here, when its machine is another.
     """
-    places = {"backups": settings.backup_path}
+    places = {"backups": settings.backup_path, "archive": settings.archive_path}
     if data is not None and (data / "PG_VERSION").exists():
         places["data"] = data
         places["wal"] = Path(os.path.realpath(data / "pg_wal"))

@@ -86,7 +86,7 @@ def _tell(disk: Forecast) -> None:
     if disk.growth_bytes_per_day is not None:
         say(f"they grow by {_size(disk.growth_bytes_per_day)} a day")
     else:
-        say("growth is known after two runs, an hour or more apart")
+        say("growth is known from the second day on that `helix.doctor.sample` ran")
     if disk.days_to_full is not None and disk.free_bytes is not None:
         say(f"{_size(disk.free_bytes)} are free: full in {disk.days_to_full:.0f} days at that rate")
 

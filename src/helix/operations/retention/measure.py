@@ -17,8 +17,6 @@ from helix.operations.retention.types import Due, Kind, Rule, TablePlan
 
 __all__ = ["Forecast", "forecast", "measure"]
 
-_SAMPLE_AGE_S = 3_600
-
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -60,7 +58,7 @@ async def measure(
                 due.byte_count,
                 due.months,
                 due.held,
-                _growth(row, now),
+                row["bytes_per_day"],
             )
         )
     return lines
@@ -103,17 +101,6 @@ async def _due(
         oldest_at=oldest,
         held=tuple(held),
     )
-
-
-def _growth(row: Any, now: datetime) -> float | None:
-    """Return bytes a day since the oldest sample, less what retention gave back meanwhile."""
-    if row["sampled_at"] is None:
-        return None
-    age_s = (now - row["sampled_at"]).total_seconds()
-    if age_s < _SAMPLE_AGE_S:
-        return None
-    grown = float(row["byte_count"] - row["sample_bytes"])
-    return grown * 86_400 / float(age_s)
 
 
 def forecast(lines: list[TablePlan], data: Path | None) -> Forecast:

@@ -119,7 +119,8 @@ PLAN: tuple[Rule, ...] = (
     _kept("embedding_config", _REGISTRY),
     _kept("distributed_memory", "states and tombstones, which win over late changes"),
     _kept(
-        "distributed_memory_events", "a node that joins later is told all from the first change on"
+        "distributed_memory_events",
+        "a node that joins later is told all from the first change (ADR 0065)",
     ),
     _kept("crdt_versions", "one merge state per memory and node"),
     _swept("memory_snapshots", "memory", "the newest few of each node and user stay"),
@@ -180,7 +181,7 @@ PLAN: tuple[Rule, ...] = (
     _kept("rls_exempt_tables", "installed with the schema"),
     _kept("quarantines", "one row per restore of this database"),
     _aged("backup_runs", "backup_run_days", "longer than a year of restore tests"),
-    _aged("retention_runs", "retention_run_days", "growth is read from it"),
+    _aged("retention_runs", "retention_run_days", "what went, when, and what it cost"),
     _swept("size_samples", "doctor", "400 days of sizes, one row a day and table"),
     _kept("helix_migrations", "the migrator's own"),
 )

@@ -2,8 +2,8 @@
 -- where an index allows it, so a killed run leaves nothing half done and the next goes on. `due_<table>` counts what `delete_<table>` takes.
 
 -- name: list_tables
--- Every table of Helix, partitioned ones as one: rows (the server's estimate), bytes with indexes and TOAST, and what the oldest
--- whole run of the last 60 days measured. Index: retention_runs_table_name_completed_at_idx. Locks: none.
+-- Every table of Helix, partitioned ones as one: rows (the server's estimate), bytes with indexes and TOAST, and how it grew over the
+-- days the doctor sampled (30 at most). Index: size_samples_pkey. Locks: none.
 WITH leaves AS (
     SELECT coalesce(p.relname, c.relname)::text AS table_name, greatest(c.reltuples, 0)::bigint AS row_count,
         pg_total_relation_size(c.oid) AS byte_count
@@ -12,15 +12,10 @@ WITH leaves AS (
     LEFT JOIN pg_class AS p ON p.oid = i.inhparent
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
       AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
-SELECT l.table_name, sum(l.row_count)::bigint AS row_count, sum(l.byte_count)::bigint AS byte_count, s.table_bytes AS sample_bytes,
-    s.completed_at AS sampled_at
+SELECT l.table_name, sum(l.row_count)::bigint AS row_count, sum(l.byte_count)::bigint AS byte_count, g.bytes_per_day
 FROM leaves AS l
-LEFT JOIN LATERAL (
-    SELECT r.table_bytes, r.completed_at
-    FROM retention_runs AS r
-    WHERE r.table_name = l.table_name AND r.table_bytes IS NOT NULL AND r.completed_at > now() - interval '60 days'
-    ORDER BY r.completed_at LIMIT 1) AS s ON true
-GROUP BY l.table_name, s.table_bytes, s.completed_at
+LEFT JOIN table_growth AS g ON g.table_name = l.table_name
+GROUP BY l.table_name, g.bytes_per_day
 ORDER BY l.table_name;
 
 -- name: drop_month

@@ -91,7 +91,7 @@ async def run(
                     f"{rule.table}: {outcome.row_count} rows, "
                     f"{outcome.partition_count} partitions, {outcome.duration_ms} ms"
                 )
-        await _record(conn, outcomes, run_id=run_id, now=now, whole=only is None, actor=actor)
+        await _record(conn, outcomes, run_id=run_id, now=now, actor=actor)
     return RunReport(
         run_id, tuple(outcomes), made, round((time.monotonic() - began) * 1_000), tuple(errors)
     )
@@ -169,29 +169,25 @@ async def _record(
     *,
     run_id: UUID,
     now: datetime,
-    whole: bool,
     actor: Actor,
 ) -> None:
-    """Write down what was done, by whom, and, after a whole run, how big every table is."""
+    """Write down what was done, by whom, and how big each table is since."""
     sizes = await _sizes(conn)
-    done = {outcome.table: outcome for outcome in outcomes}
-    rest = [rule_of(table) or Rule(table, Kind.KEPT, "") for table in sizes if table not in done]
-    shown = [*outcomes, *(Outcome(rule.table, rule.kind) for rule in rest if whole)]
     failed = [one.table for one in outcomes if one.error is not None]
     async with conn.transaction():
         await QUERIES.run(
             conn,
             "record_outcomes",
             run_id=run_id,
-            table_name=[one.table for one in shown],
-            rule=[one.kind.value for one in shown],
-            row_count=[one.row_count for one in shown],
-            byte_count=[one.byte_count for one in shown],
-            partition_count=[one.partition_count for one in shown],
-            wal_bytes=[one.wal_bytes for one in shown],
-            duration_ms=[one.duration_ms for one in shown],
-            table_bytes=[sizes.get(one.table) for one in shown],
-            error_message=[one.error for one in shown],
+            table_name=[one.table for one in outcomes],
+            rule=[one.kind.value for one in outcomes],
+            row_count=[one.row_count for one in outcomes],
+            byte_count=[one.byte_count for one in outcomes],
+            partition_count=[one.partition_count for one in outcomes],
+            wal_bytes=[one.wal_bytes for one in outcomes],
+            duration_ms=[one.duration_ms for one in outcomes],
+            table_bytes=[sizes.get(one.table) for one in outcomes],
+            error_message=[one.error for one in outcomes],
             completed_at=now,
         )
         await audit.record(

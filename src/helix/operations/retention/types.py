@@ -82,8 +82,8 @@ class Due:
 class TablePlan:
     """One line of the plan: the rule, how the table stands, and what would go.
 
-    `row_count` is the server's estimate; `growth_bytes_per_day` comes from earlier runs, and is
-    None before there are two.
+    `row_count` is the server's estimate; `growth_bytes_per_day` is what the doctor's samples of
+    the last 30 days say, and None before there are two.
     """
 
     table: str
