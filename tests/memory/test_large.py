@@ -85,8 +85,16 @@ async def test_words_are_looked_up_by_an_index_that_holds_one_tenants_rows(
     db: Database, owner: Connection
 ) -> None:
     user, _ = await many(db, owner)
-    statement = store.QUERIES["term_candidates"]
-    values = {"terms": [store.signed(term_number("boat"))], "user_id": user, "per_term": 5}
+    statement = store.QUERIES["word_candidates"]
+    values = {
+        "terms": [store.signed(term_number("boat"))],
+        "user_id": user,
+        "per_term": 5,
+        "total": 300,
+        "common_max": 5,
+        "per_pair": 5,
+        "most": 5,
+    }
     async with db.transaction(Role.OPERATOR) as conn:
         await conn.execute("SET LOCAL enable_seqscan = off")
         rows = await conn.fetch(f"EXPLAIN {statement.sql}", *statement.arguments(values))

@@ -58,22 +58,31 @@ ORDER BY m.id LIMIT :max_count;
 SELECT count(*) AS count FROM (SELECT FROM memory_search WHERE user_id = :user_id LIMIT :most) AS counted;
 
 -- name: whole_scope
--- Every memory the user may find, packed: one row, a value a column. Index: memory_search_user_id_idx.
-SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(s.packed)), ''), '') AS lengths
-FROM memory_search AS s
-WHERE s.user_id = :user_id
-  AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
-  AND (:conversation_id::uuid IS NULL OR s.conversation_id = :conversation_id)
-  AND (:project_id::uuid IS NULL OR s.project_id = :project_id)
-  AND (:agent_id::text IS NULL OR s.agent_id = :agent_id)
-  AND (:memory_type::text IS NULL OR s.memory_type = :memory_type)
-  AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at);
+-- Every memory the user may find, packed, and the cosine of every vector the user has of one model to the question's (none without a
+-- vector), exact: one row, a value a column. The question's vector stands in a sub-select so that its text is read once, not for every
+-- row. Index: memory_search_user_id_idx, memory_embeddings_user_id_idx.
+SELECT t.rows, t.lengths, v.ids, v.cosines
+FROM (SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(s.packed)), ''), '') AS lengths
+      FROM memory_search AS s
+      WHERE s.user_id = :user_id
+        AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
+        AND (:conversation_id::uuid IS NULL OR s.conversation_id = :conversation_id)
+        AND (:project_id::uuid IS NULL OR s.project_id = :project_id)
+        AND (:agent_id::text IS NULL OR s.agent_id = :agent_id)
+        AND (:memory_type::text IS NULL OR s.memory_type = :memory_type)
+        AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at)) AS t
+CROSS JOIN
+     (SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
+             coalesce(string_agg(float4send((1 - (e.embedding <=> (SELECT (:vector::text)::halfvec)))::real), ''), '') AS cosines
+      FROM memory_embeddings AS e
+      WHERE :vector::text IS NOT NULL AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension) AS v;
 
 -- name: part_scope
--- The same for some memories and, of those in the middle, those beside them in their conversations: two each way, more of the heart. Index: memory_search_pkey, memory_search_conversation_idx.
+-- The same for some memories and, of those in the middle, those beside them in their conversations: two each way, more of the heart.
+-- Index: memory_search_pkey, memory_search_conversation_idx, memory_embeddings_pkey.
 WITH chosen AS MATERIALIZED (
     SELECT c.memory_id, c.conversation_id, c.valid_from FROM memory_search AS c WHERE c.memory_id = ANY(:ids::uuid[]) AND c.user_id = :user_id
-), wider AS (
+), wider AS MATERIALIZED (
     SELECT memory_id FROM chosen
     UNION
     SELECT b.memory_id FROM (SELECT memory_id, conversation_id, valid_from FROM chosen WHERE conversation_id IS NOT NULL AND memory_id = ANY(:middle::uuid[])) AS c CROSS JOIN LATERAL (
@@ -82,50 +91,76 @@ WITH chosen AS MATERIALIZED (
         UNION ALL
         (SELECT p.memory_id FROM memory_search AS p WHERE p.conversation_id = c.conversation_id AND p.user_id = :user_id
             AND (p.valid_from, p.memory_id) < (c.valid_from, c.memory_id) ORDER BY p.valid_from DESC, p.memory_id DESC LIMIT CASE WHEN c.memory_id = ANY(:heart::uuid[]) THEN :most_beside::integer ELSE 2 END)) AS b)
-SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(s.packed)), ''), '') AS lengths
-FROM wider AS w JOIN memory_search AS s ON s.memory_id = w.memory_id
+SELECT t.rows, t.lengths, v.ids, v.cosines
+FROM (SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(s.packed)), ''), '') AS lengths
+      FROM wider AS w JOIN memory_search AS s ON s.memory_id = w.memory_id
+      WHERE s.user_id = :user_id
+        AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
+        AND (:conversation_id::uuid IS NULL OR s.conversation_id = :conversation_id)
+        AND (:project_id::uuid IS NULL OR s.project_id = :project_id)
+        AND (:agent_id::text IS NULL OR s.agent_id = :agent_id)
+        AND (:memory_type::text IS NULL OR s.memory_type = :memory_type)
+        AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at)) AS t
+CROSS JOIN
+     (SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
+             coalesce(string_agg(float4send((1 - (e.embedding <=> (SELECT (:vector::text)::halfvec)))::real), ''), '') AS cosines
+      FROM wider AS w JOIN memory_embeddings AS e ON e.memory_id = w.memory_id
+      WHERE :vector::text IS NOT NULL AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension) AS v;
+
+-- name: filtered_ids
+-- Which memories of a large user pass the filters, at most so many? Index: memory_search_user_id_idx.
+SELECT s.memory_id FROM memory_search AS s
 WHERE s.user_id = :user_id
   AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
   AND (:conversation_id::uuid IS NULL OR s.conversation_id = :conversation_id)
   AND (:project_id::uuid IS NULL OR s.project_id = :project_id)
   AND (:agent_id::text IS NULL OR s.agent_id = :agent_id)
   AND (:memory_type::text IS NULL OR s.memory_type = :memory_type)
-  AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at);
+  AND (s.valid_to IS NULL OR s.valid_to > :at) AND (NOT :past OR s.valid_from <= :at)
+LIMIT :most;
 
--- name: term_candidates
--- Memories of a large user that hold each term, at most so many a term, with who speaks in them. To be run as helix_operator: under a
--- tenant's policy no index of terms may be used (array operators are not leakproof). What it leads to is read under the policy.
--- Index: memory_search_terms_idx; the user is asked so that no second index is combined with it.
-SELECT a.term, array_agg(h.memory_id) AS ids, array_agg(DISTINCT h.speaker) AS speakers
-FROM unnest(:terms::integer[]) AS a (term) CROSS JOIN LATERAL (
-    SELECT s.memory_id, s.speaker FROM memory_search AS s
-    WHERE helix_scoped_terms(s.user_id, s.terms) @> ARRAY[hashint4extended(a.term, uuid_hash_extended(:user_id::uuid, 0))]
-      AND (s.user_id = :user_id) IS TRUE LIMIT :per_term) AS h
-GROUP BY a.term;
-
--- name: pair_candidates
--- The same for memories that hold both of two terms. As helix_operator. Index: memory_search_terms_idx.
-SELECT h.memory_id
-FROM ROWS FROM (unnest(:firsts::integer[]), unnest(:seconds::integer[])) AS p (first, second) CROSS JOIN LATERAL (
-    SELECT s.memory_id FROM memory_search AS s
-    WHERE helix_scoped_terms(s.user_id, s.terms) @> ARRAY[hashint4extended(p.first, uuid_hash_extended(:user_id::uuid, 0)),
-                                                          hashint4extended(p.second, uuid_hash_extended(:user_id::uuid, 0))]
-      AND (s.user_id = :user_id) IS TRUE LIMIT :per_pair) AS h;
+-- name: word_candidates
+-- Memories of a large user that hold words of the question, those with the most and rarest of them first, with who speaks in them and in
+-- how many memories each word is. Of a word at most so many are looked at; of words in more, memories that hold two. To be run as
+-- helix_operator: under a tenant's policy no index of terms may be used (array operators are not leakproof). What it leads to is read
+-- under the policy. Index: memory_search_terms_idx; the user is asked so that no second index is combined with it.
+WITH asked AS (
+    SELECT a.term, a.place, hashint4extended(a.term, uuid_hash_extended(:user_id::uuid, 0)) AS scoped
+    FROM unnest(:terms::integer[]) WITH ORDINALITY AS a (term, place)
+), held AS MATERIALIZED (
+    SELECT a.term, h.memory_id, h.speaker FROM asked AS a CROSS JOIN LATERAL (
+        SELECT s.memory_id, s.speaker FROM memory_search AS s
+        WHERE helix_scoped_terms(s.user_id, s.terms) @> ARRAY[a.scoped] AND (s.user_id = :user_id) IS TRUE LIMIT :per_term) AS h
+), counted AS (
+    SELECT h.term, count(*) AS counted,
+           CASE WHEN count(*) < :per_term THEN count(*) ELSE greatest(count(*), :total::bigint / 20) END AS found
+    FROM held AS h GROUP BY h.term
+), common AS MATERIALIZED (
+    SELECT a.term, a.place, a.scoped FROM asked AS a JOIN counted AS c ON c.term = a.term
+    WHERE c.counted >= :per_term ORDER BY a.place LIMIT :common_max
+), pairs AS (
+    SELECT p.term AS first, q.term AS second, h.memory_id
+    FROM common AS p JOIN common AS q ON q.place > p.place CROSS JOIN LATERAL (
+        SELECT s.memory_id FROM memory_search AS s
+        WHERE helix_scoped_terms(s.user_id, s.terms) @> ARRAY[p.scoped, q.scoped] AND (s.user_id = :user_id) IS TRUE LIMIT :per_pair) AS h
+), known AS (
+    SELECT h.term, h.memory_id FROM held AS h
+    UNION
+    SELECT e.term, p.memory_id FROM pairs AS p CROSS JOIN LATERAL (VALUES (p.first), (p.second)) AS e (term)
+), best AS (
+    SELECT k.memory_id, sum(ln(1 + :total::float8 / c.found)) AS weight
+    FROM known AS k JOIN counted AS c ON c.term = k.term GROUP BY k.memory_id ORDER BY weight DESC, k.memory_id LIMIT :most)
+SELECT ARRAY(SELECT b.memory_id FROM best AS b ORDER BY b.weight DESC, b.memory_id) AS ids,
+       ARRAY(SELECT DISTINCT h.speaker FROM held AS h) AS speakers,
+       ARRAY(SELECT c.term FROM counted AS c ORDER BY c.term) AS terms,
+       ARRAY(SELECT c.found FROM counted AS c ORDER BY c.term) AS found;
 
 -- name: cosines
--- The cosine of every vector the user has of one model to the question's, packed. Exact. The question's vector stands in a sub-select
--- so that its text is read once, not for every row. Index: memory_embeddings_user_id_idx.
+-- The cosine of every vector the user has of one model to the question's, packed. Exact. Index: memory_embeddings_user_id_idx.
 SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
        coalesce(string_agg(float4send((1 - (e.embedding <=> (SELECT (:vector::text)::halfvec)))::real), ''), '') AS cosines
 FROM memory_embeddings AS e
 WHERE e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension;
-
--- name: cosines_of_ids
--- The same for some memories. Index: memory_embeddings_pkey.
-SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
-       coalesce(string_agg(float4send((1 - (e.embedding <=> (SELECT (:vector::text)::halfvec)))::real), ''), '') AS cosines
-FROM memory_embeddings AS e
-WHERE e.memory_id = ANY(:ids::uuid[]) AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension;
 
 -- name: without_vector
 -- Searchable memories of a user that have no vector of a model. Index: memory_search_user_id_idx, memory_embeddings_pkey.
