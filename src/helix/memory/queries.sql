@@ -79,6 +79,7 @@ CROSS JOIN
 
 -- name: part_scope
 -- The same for some memories and, of those in the middle, those beside them in their conversations: two each way, more of the heart.
+-- They are looked up as sorted arrays: an index is walked once, not entered for each (17 ms of 20 for 1,250 of them).
 -- Index: memory_search_pkey, memory_search_conversation_idx, memory_embeddings_pkey.
 WITH chosen AS MATERIALIZED (
     SELECT c.memory_id, c.conversation_id, c.valid_from FROM memory_search AS c WHERE c.memory_id = ANY(:ids::uuid[]) AND c.user_id = :user_id
@@ -93,8 +94,8 @@ WITH chosen AS MATERIALIZED (
             AND (p.valid_from, p.memory_id) < (c.valid_from, c.memory_id) ORDER BY p.valid_from DESC, p.memory_id DESC LIMIT CASE WHEN c.memory_id = ANY(:heart::uuid[]) THEN :most_beside::integer ELSE 2 END)) AS b)
 SELECT t.rows, t.lengths, v.ids, v.cosines
 FROM (SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(s.packed)), ''), '') AS lengths
-      FROM wider AS w JOIN memory_search AS s ON s.memory_id = w.memory_id
-      WHERE s.user_id = :user_id
+      FROM memory_search AS s
+      WHERE s.memory_id = ANY(ARRAY(SELECT w.memory_id FROM wider AS w)) AND s.user_id = :user_id
         AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
         AND (:conversation_id::uuid IS NULL OR s.conversation_id = :conversation_id)
         AND (:project_id::uuid IS NULL OR s.project_id = :project_id)
@@ -104,8 +105,8 @@ FROM (SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg
 CROSS JOIN
      (SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
              coalesce(string_agg(float4send((1 - (e.embedding <=> (SELECT (:vector::text)::halfvec)))::real), ''), '') AS cosines
-      FROM wider AS w JOIN memory_embeddings AS e ON e.memory_id = w.memory_id
-      WHERE :vector::text IS NOT NULL AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension) AS v;
+      FROM memory_embeddings AS e
+      WHERE e.memory_id = ANY(ARRAY(SELECT w.memory_id FROM wider AS w)) AND :vector::text IS NOT NULL AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension) AS v;
 
 -- name: filtered_ids
 -- Which memories of a large user pass the filters, at most so many? Index: memory_search_user_id_idx.
