@@ -31,7 +31,7 @@ UPDATE memory_entities AS e SET mention_count = e.mention_count + h.times FROM h
 INSERT INTO memory_relations (user_id, subject_id, predicate, object_id, memory_id, strength, valid_from, valid_to)
 SELECT :user_id, g.subject_id, g.predicate, g.object_id, g.memory_id, m.confidence, m.valid_from, m.valid_to
 FROM unnest(:subject_ids::uuid[], :predicates::text[], :object_ids::uuid[], :memory_ids::uuid[]) AS g (subject_id, predicate, object_id, memory_id)
-JOIN memories AS m ON m.id = g.memory_id AND m.user_id = :user_id
+CROSS JOIN LATERAL (SELECT k.confidence, k.valid_from, k.valid_to FROM memories AS k WHERE k.id = g.memory_id AND k.user_id = :user_id LIMIT 1) AS m
 ON CONFLICT DO NOTHING;
 
 -- name: drop_ties

@@ -23,14 +23,16 @@ FROM unnest(:contents::text[]) WITH ORDINALITY AS c (content, ordinality)
 JOIN memories AS m ON m.user_id = :user_id AND m.content_hash = helix_sha256(c.content) AND m.deleted_at IS NULL;
 
 -- name: put_search_rows
--- Write what search knows of memories, from the memories themselves and the analysis of their texts. Index: memories_pkey.
+-- Write what search knows of memories, from the memories themselves and the analysis of their texts. Index: memories_pkey, as in every
+-- LATERAL … LIMIT 1 of this file: joined plainly, a plan made for the average user reads all memories of a large one instead.
 -- Locks: only its own rows.
 INSERT INTO memory_search AS s (memory_id, user_id, conversation_id, session_id, project_id, agent_id, memory_type, valid_from, valid_to,
     terms, facts, speaker, version)
 SELECT m.id, m.user_id, m.conversation_id, m.session_id, m.project_id, m.agent_id, m.memory_type, m.valid_from, m.valid_to,
        ARRAY(SELECT jsonb_array_elements_text(g.terms)::integer), g.facts, g.speaker, :version
-FROM jsonb_to_recordset(:rows::jsonb) AS g (id uuid, terms jsonb, facts integer, speaker integer)
-JOIN memories AS m ON m.id = g.id AND m.user_id = :user_id AND m.merged_into IS NULL AND m.deleted_at IS NULL
+FROM jsonb_to_recordset(:rows::jsonb) AS g (id uuid, terms jsonb, facts integer, speaker integer) CROSS JOIN LATERAL (
+    SELECT k.id, k.user_id, k.conversation_id, k.session_id, k.project_id, k.agent_id, k.memory_type, k.valid_from, k.valid_to
+    FROM memories AS k WHERE k.id = g.id AND k.user_id = :user_id AND k.merged_into IS NULL AND k.deleted_at IS NULL LIMIT 1) AS m
 ON CONFLICT (memory_id) DO UPDATE
 SET conversation_id = excluded.conversation_id, session_id = excluded.session_id, project_id = excluded.project_id, agent_id = excluded.agent_id,
     memory_type = excluded.memory_type, valid_from = excluded.valid_from, valid_to = excluded.valid_to, terms = excluded.terms,
@@ -192,7 +194,7 @@ ORDER BY s.user_id LIMIT :max_count;
 INSERT INTO memory_embeddings AS e (memory_id, embedding_config_id, dimension, user_id, embedding, part)
 SELECT m.id, :config_id, :dimension, m.user_id, g.vector::halfvec, g.part
 FROM ROWS FROM (unnest(:ids::uuid[]), unnest(:hashes::bytea[]), unnest(:vectors::text[]), unnest(:parts::smallint[])) AS g (id, hash, vector, part)
-JOIN memories AS m ON m.id = g.id AND m.user_id = :user_id AND m.content_hash = g.hash
+CROSS JOIN LATERAL (SELECT k.id, k.user_id FROM memories AS k WHERE k.id = g.id AND k.user_id = :user_id AND k.content_hash = g.hash LIMIT 1) AS m
 ON CONFLICT (memory_id, embedding_config_id, dimension, part) DO UPDATE SET embedding = excluded.embedding
 RETURNING e.part;
 
@@ -202,9 +204,11 @@ DELETE FROM memory_embeddings WHERE memory_id = :memory_id AND user_id = :user_i
 
 -- name: memories_by_id
 -- Index: memories_pkey.
-SELECT id, user_id, content, memory_type, speaker, session_id, conversation_id, project_id, agent_id, source_response_id, confidence,
-       importance, access_count, last_accessed, valid_from, valid_to, merged_into, tags, entities, relationships, metadata, created_at, updated_at
-FROM memories WHERE id = ANY(:ids::uuid[]) AND user_id = :user_id AND deleted_at IS NULL;
+SELECT m.id, m.user_id, m.content, m.memory_type, m.speaker, m.session_id, m.conversation_id, m.project_id, m.agent_id, m.source_response_id,
+       m.confidence, m.importance, m.access_count, m.last_accessed, m.valid_from, m.valid_to, m.merged_into, m.tags, m.entities, m.relationships,
+       m.metadata, m.created_at, m.updated_at
+FROM unnest(:ids::uuid[]) AS g (id) CROSS JOIN LATERAL (
+    SELECT * FROM memories AS k WHERE k.id = g.id AND k.user_id = :user_id AND k.deleted_at IS NULL LIMIT 1) AS m;
 
 -- name: memories_page
 -- Newest first, from a keyset mark on. Index: memories_pkey backwards, filtered by user; idx_memories_user_id for small users.
@@ -235,9 +239,9 @@ RETURNING id;
 -- name: count_access
 -- Count that memories were handed out. Index: memories_pkey. Locks: their rows, in the order of ids.
 UPDATE memories AS m SET access_count = m.access_count + g.times, last_accessed = :now
-FROM (SELECT l.id, t.times FROM unnest(:ids::uuid[], :times::integer[]) AS t (id, times)
-      JOIN memories AS l ON l.id = t.id AND l.user_id = :user_id ORDER BY l.id FOR UPDATE OF l) AS g
-WHERE m.id = g.id;
+FROM (SELECT l.id, t.times FROM (SELECT u.id, u.times FROM unnest(:ids::uuid[], :times::integer[]) AS u (id, times) ORDER BY u.id) AS t
+      CROSS JOIN LATERAL (SELECT k.id FROM memories AS k WHERE k.id = t.id AND k.user_id = :user_id FOR UPDATE) AS l) AS g
+WHERE m.id = g.id AND m.id = ANY(:ids::uuid[]);
 
 -- name: forget
 -- Erase memories with all that is derived from them (see forget_memories). Locks: their rows.
@@ -270,7 +274,7 @@ SELECT apply_memory_tombstones(:tombstones::jsonb) AS erased;
 INSERT INTO memory_uses (request_id, memory_id, user_id, rank, score, used_at)
 SELECT :request_id, g.id, :user_id, g.ordinality, g.score, :now
 FROM unnest(:ids::uuid[], :scores::real[]) WITH ORDINALITY AS g (id, score, ordinality)
-JOIN memories AS m ON m.id = g.id AND m.user_id = :user_id
+CROSS JOIN LATERAL (SELECT FROM memories AS k WHERE k.id = g.id AND k.user_id = :user_id LIMIT 1) AS m
 ON CONFLICT (request_id, memory_id) DO NOTHING
 RETURNING memory_id;
 
