@@ -14,7 +14,7 @@ from helix.retrieval.models import Vectors
 from helix.retrieval.ranker import Ranked
 from helix.retrieval.signals import Corpus
 
-__all__ = ["embed_question", "estimate_found", "missing_vectors", "rank_aside"]
+__all__ = ["embed_question", "missing_vectors", "rank_aside"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _log = get_log(__name__)
@@ -53,11 +53,6 @@ def missing_vectors(corpus: Corpus) -> int:
     if corpus.dense is None:
         return len(corpus.lengths)
     return int(np.isnan(corpus.dense).sum())
-
-
-def estimate_found(found: int, total: int, *, most: int) -> int:
-    """Return in how many of `total` texts a term is, of which at most `most` were counted."""
-    return found if found < most else max(found, total // 20)
 
 
 async def rank_aside(corpus: Corpus, run: Callable[[], Sequence[Ranked]]) -> Sequence[Ranked]:
