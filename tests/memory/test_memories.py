@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -305,3 +306,15 @@ async def test_what_was_just_written_is_not_behind_what_has_a_vector(
     found = await memories.search(user_id=user, query="What is the code of the gym locker?")
     assert found.unembedded == 1
     assert found.hits[0].memory.content == "My locker code is seven four two"
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_time_that_could_not_be_read_again_is_refused(
+    db: Database, owner: Connection, text: str
+) -> None:
+    memories, user, moment = memories_on(db), await a_user(owner), datetime.fromisoformat(text)
+    for memory in (said("Long ago", valid_from=moment), said("Long ago", valid_to=moment)):
+        with pytest.raises(BadMemory, match="years 1 to 9999"):
+            await memories.add(user_id=user, memories=[memory])
+    with pytest.raises(BadMemory, match="years 1 to 9999"):
+        await memories.search(user_id=user, query="ago", filters=Filters(at=moment))
