@@ -61,12 +61,15 @@ SELECT count(*) AS count FROM (SELECT FROM memory_search WHERE user_id = :user_i
 
 -- name: whole_scope
 -- Every memory the user may find, packed, and the cosine of every vector the user has of one model to the question's (none without a
--- vector), exact: one row, a value a column. The question's vector stands in a sub-select so that its text is read once, not for every
--- row. Index: memory_search_user_id_idx, memory_embeddings_user_id_idx.
-SELECT t.rows, t.lengths, v.ids, v.cosines
+-- vector), exact: one row, a value a column; and how many memories that are, filters apart. Nothing but that if they are more than `most`.
+-- The question's vector stands in a sub-select so that its text is read once, not for every row.
+-- Index: memory_search_user_id_idx, memory_embeddings_user_id_idx.
+WITH counted AS MATERIALIZED (
+    SELECT count(*) AS size FROM (SELECT FROM memory_search WHERE user_id = :user_id LIMIT :most::bigint + 1) AS c)
+SELECT (SELECT size FROM counted) AS size, t.rows, t.lengths, v.ids, v.cosines
 FROM (SELECT coalesce(string_agg(s.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(s.packed)), ''), '') AS lengths
       FROM memory_search AS s
-      WHERE s.user_id = :user_id
+      WHERE (SELECT size FROM counted) <= :most AND s.user_id = :user_id
         AND (:session_id::uuid IS NULL OR s.session_id = :session_id)
         AND (:conversation_id::uuid IS NULL OR s.conversation_id = :conversation_id)
         AND (:project_id::uuid IS NULL OR s.project_id = :project_id)
@@ -77,7 +80,8 @@ CROSS JOIN
      (SELECT coalesce(string_agg(uuid_send(e.memory_id), ''), '') AS ids,
              coalesce(string_agg(float4send((1 - (e.embedding <=> (SELECT (:vector::text)::halfvec)))::real), ''), '') AS cosines
       FROM memory_embeddings AS e
-      WHERE :vector::text IS NOT NULL AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension) AS v;
+      WHERE (SELECT size FROM counted) <= :most AND :vector::text IS NOT NULL
+        AND e.user_id = :user_id AND e.embedding_config_id = :config_id AND e.dimension = :dimension) AS v;
 
 -- name: part_scope
 -- The same for some memories and, of those in the middle, those beside them in their conversations: two each way, more of the heart.
@@ -258,7 +262,7 @@ WHERE user_id = :user_id AND (id = ANY(:ids::uuid[]) OR merged_into = ANY(:ids::
 SELECT id FROM memories WHERE user_id = :user_id LIMIT :max_count;
 
 -- name: drop_graph_of_user
--- What is left of a user's graph when no memory is: entities stated without a memory. Index: memory_entities_user_id_lower_name_idx.
+-- What is left of a user's graph when no memory is: entities stated without a memory. Index: memory_entities_user_id_name_key_idx.
 DELETE FROM memory_entities WHERE user_id = :user_id;
 
 -- name: tombstones_since

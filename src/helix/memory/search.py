@@ -55,13 +55,13 @@ PER_TERM = 600
 COMMON_TERMS_MAX = 5
 """Words in more memories than are looked at; of these, memories are looked for that hold two."""
 PER_PAIR = 300
-CANDIDATES_MAX = 600
+CANDIDATES_MAX = 300
 NEAREST = 100
-MIDDLE_MAX = 60
+MIDDLE_MAX = 100
 """Candidates by words, and by vectors, beside which is looked too: two each way."""
 HEART_MAX = 10
-"""The best of them, whose conversation is looked at further, since it speaks for its texts."""
-BESIDE_HEART = 12
+"""The nearest vectors, whose conversations are looked at further: they speak for their texts."""
+BESIDE_HEART = 40
 _KNOWN_MAX = 10_000
 _KNOWN_S = 600.0
 
@@ -130,9 +130,9 @@ def _with_cosines(scope: Scope, ids: bytes, cosines: bytes) -> Scope:
 class Searcher:
     """Finds memories. Holds no connection while a question is embedded.
 
-    Who speaks decides how a question is embedded, so the texts of a user who has not searched
-    lately are read first. Of others it is remembered, and all is read in one transaction; should
-    somebody speak by now whom the question names, it is embedded again.
+    Who speaks decides how a question is embedded. Whoever spoke when the user searched last is
+    expected to: all is read in one transaction, and only if others speak by now whom the question
+    names, it is embedded again.
     """
 
     def __init__(
@@ -175,24 +175,23 @@ class Searcher:
         ask(query)  # refuses a question without words before anything is read
         started = self._clock.monotonic_s()
         asked = _Asked(user_id, query, filters, max_count, kind, role, self._clock.now())
+        if self._embedder is not None and self._model is None:
+            async with self._tenant(asked) as conn:
+                self._model = await find_model(conn, self._embedder)
         known = self._known(user_id)
-        if known is None:
-            found = await self._of_a_stranger(asked)
-        elif known.size <= self._exact_max:
-            found = await self._among_all(asked, known)
-        else:
-            found = await self._among_many(asked, known.size)
+        found = await self._among_all(asked, known) if known.size <= self._exact_max else None
+        if found is None:
+            found = await self._among_many(asked, await self._size(asked, known))
         took_ms = (self._clock.monotonic_s() - started) * 1000 - found.embedding_ms
         return replace(found, took_ms=round(took_ms, 3), embedding_ms=round(found.embedding_ms, 3))
 
-    # Who is known
+    # What is known of users
 
-    def _known(self, user_id: UUID) -> _Known | None:
-        """Return what is remembered of a user; nothing as long as the model is not known either."""
+    def _known(self, user_id: UUID) -> _Known:
         known = self._users.get(user_id)
         if known is None or known.until_s < self._clock.monotonic_s():
-            return None
-        return known if self._embedder is None or self._model is not None else None
+            return _Known(0, frozenset(), 0.0)
+        return known
 
     def _remember(self, user_id: UUID, size: int, speakers: frozenset[int]) -> None:
         self._users.pop(user_id, None)
@@ -200,52 +199,46 @@ class Searcher:
         if len(self._users) > _KNOWN_MAX:
             del self._users[next(iter(self._users))]
 
-    # The three ways
-
-    async def _of_a_stranger(self, asked: _Asked) -> Found:
-        """Count and, where they are not too many, read the texts; then embed, then compare."""
+    async def _size(self, asked: _Asked, known: _Known) -> int:
+        """Return how many memories a large user has: as many as were counted not long ago."""
+        if known.size > self._exact_max:
+            return known.size
         async with self._tenant(asked) as conn:
-            if self._embedder is not None and self._model is None:
-                self._model = await find_model(conn, self._embedder)
-            most = max(COUNTED_MAX, self._exact_max)
+            most = max(COUNTED_MAX, self._exact_max + 1)
             size = await store.count_scope(conn, user_id=asked.user_id, most=most)
-            part = None
-            if size <= self._exact_max:
-                part = _part(await self._whole(conn, asked, None), None)
-                if self._model is None:
-                    reading = await self._read(asked, part.speakers)
-                    self._remember(asked.user_id, size, part.speakers)
-                    return await self._found(conn, asked, part, reading)
-        if part is None:
-            self._remember(asked.user_id, size, frozenset())
-            return await self._among_many(asked, size)
-        self._remember(asked.user_id, size, part.speakers)
-        return await self._compared(asked, part, await self._read(asked, part.speakers))
+        self._remember(asked.user_id, size, frozenset())
+        return size
 
-    async def _among_all(self, asked: _Asked, known: _Known) -> Found:
-        """Embed the question as its speakers of late would have it, and score everything."""
+    # The two ways
+
+    async def _among_all(self, asked: _Asked, known: _Known) -> Found | None:
+        """Score everything; None if that is too much."""
         reading = await self._read(asked, known.speakers)
         async with self._tenant(asked) as conn:
-            texts = await self._whole(conn, asked, reading.compared)
+            texts, size = await store.whole_scope(
+                conn,
+                user_id=asked.user_id,
+                filters=asked.filters,
+                now=asked.now,
+                most=self._exact_max,
+                compared=reading.compared,
+            )
+            if size > self._exact_max:
+                return None
             part = _part(texts, reading.compared)
             if asked.filters == Filters():
-                self._remember(asked.user_id, len(part.scope.ids), part.speakers)
+                self._remember(asked.user_id, size, part.speakers)
             if reading.compared is None or reading.text == _as_said(asked.query, part.speakers):
                 return await self._found(conn, asked, part, reading)
         again = await self._read(asked, part.speakers)
-        return await self._compared(
-            asked, part, replace(again, took_s=again.took_s + reading.took_s)
-        )
-
-    async def _compared(self, asked: _Asked, part: _Part, reading: _Reading) -> Found:
-        """Score texts that were read before the question had its vector."""
         async with self._tenant(asked) as conn:
-            if reading.compared is not None:
+            if again.compared is not None:
                 ids, cosines = await store.cosines(
-                    conn, user_id=asked.user_id, compared=reading.compared
+                    conn, user_id=asked.user_id, compared=again.compared
                 )
                 part = replace(part, scope=_with_cosines(part.scope, ids, cosines))
-            return await self._found(conn, asked, part, reading)
+            again = replace(again, took_s=reading.took_s + again.took_s)
+            return await self._found(conn, asked, part, again)
 
     async def _among_many(self, asked: _Asked, size: int) -> Found:
         """Score what passes the filters if that is not too much, else candidates."""
@@ -284,7 +277,7 @@ class Searcher:
                 user_id=asked.user_id,
                 ids=[*words.ids, *near],
                 middle=[*words.ids[:MIDDLE_MAX], *near[:MIDDLE_MAX]],
-                heart=[*words.ids[:HEART_MAX], *near[:HEART_MAX]],
+                heart=near[:HEART_MAX],
                 most_beside=BESIDE_HEART,
                 filters=asked.filters,
                 now=asked.now,
@@ -308,13 +301,6 @@ class Searcher:
         if vector is not None and model is not None:
             compared = store.Compared(model, vector)
         return _Reading(text, compared, told, self._clock.monotonic_s() - before)
-
-    async def _whole(
-        self, conn: Connection, asked: _Asked, compared: store.Compared | None
-    ) -> store.Texts:
-        return await store.whole_scope(
-            conn, user_id=asked.user_id, filters=asked.filters, now=asked.now, compared=compared
-        )
 
     async def _some(
         self,

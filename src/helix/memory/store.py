@@ -199,11 +199,18 @@ async def whole_scope(
     user_id: UUID,
     filters: Filters,
     now: datetime,
-    compared: Compared | None = None,
-) -> Texts:
-    """Return every memory the user may find under the filters."""
+    most: int,
+    compared: Compared | None,
+) -> tuple[Texts, int]:
+    """Return every memory the user may find under the filters, and how many there are without.
+
+    No text if those are more than `most`; then they are counted no further.
+    """
     values = _filter_values(filters, now) | _vector_values(compared)
-    return _texts(await QUERIES.row(conn, "whole_scope", user_id=user_id, **values))
+    row = await QUERIES.row(conn, "whole_scope", user_id=user_id, most=most, **values)
+    if row is None:
+        raise RuntimeError("a statement of one row has given none")
+    return _texts(row), row["size"]
 
 
 async def part_scope(
