@@ -1,6 +1,6 @@
 """Knowledge: how fast documents are added, and how fast their chunks are found.
 
-    python -m bench.knowledge [--documents 200] [--embedder none]
+    make bench-knowledge [ARGS="--documents 1000 --embedder local"]
 
 Documents of some 2,000 words are made of sentences over 5,000 words of unequal frequency, added
 through the verb (read in the confined child, cut, kept), embedded if there is an embedder, and
@@ -23,7 +23,7 @@ from helix.core.clock import SystemClock
 from helix.core.config import load_settings
 from helix.core.db import Database, PoolLimits, Role
 from helix.core.instance import make_home
-from helix.knowledge import Knowledge, NewDocument, chunking_of
+from helix.knowledge import Knowledge, MediaType, NewDocument, chunking_of
 from helix.operations import EmbeddedPostgres, upgrade
 from helix.retrieval import choose_embedder
 
@@ -83,7 +83,7 @@ async def add(knowledge: Knowledge, user_id: UUID, texts: list[str]) -> None:
     for number, text in enumerate(texts):
         added = await knowledge.add(
             user_id=user_id,
-            document=NewDocument(text.encode(), name=f"{number}.md", key=f"manual/{number}"),
+            document=NewDocument(text.encode(), MediaType.MARKDOWN, key=f"manual/{number}"),
         )
         chunks += added.chunks
     took_s = time.perf_counter() - began

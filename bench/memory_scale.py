@@ -1,11 +1,11 @@
 """Search among many memories of users of very unequal size.
 
-    make bench-memory-scale [ARGS=--short]
+    make bench-memory-scale [ARGS="--short --keep DIR"]
 
 Rows are made inside PostgreSQL (sizes of users fall as 1/rank; conversations of 20; words are drawn
-unevenly from 20,000; vectors lie around 2,000 points), then asked through the search verb. A
-million take about five minutes to make on two cores, and as many for the indexes of large users.
-On a busy machine believe the columns of CPU.
+unevenly from 20,000; vectors lie around 2,000 points), then asked through the search verb. With
+`--keep DIR` they stay there and the next run of as many begins with the questions. On a busy
+machine believe the columns of CPU.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from bench.machine import facts
 from helix.core.clock import SystemClock
 from helix.core.config import load_settings
 from helix.core.db import Database, PoolLimits, Role, connect
-from helix.core.instance import make_home
-from helix.memory import Memories, NewMemory, build_indexes, near, search
+from helix.core.instance import lock_home, make_home
+from helix.memory import Memories, MemoryId, NewMemory, build_indexes, near, search
 from helix.operations import EmbeddedPostgres, upgrade
 from helix.retrieval import Vectors, make_model
 
@@ -93,7 +93,7 @@ MAKE = (
 
 
 class Given:
-    """An embedder that answers with the vector it was given: the question's is not measured."""
+    """An embedder whose cost is not measured: of a question the vector it was given, else any."""
 
     provider, model, dimension = "bench", "points-384", 384
 
@@ -101,8 +101,11 @@ class Given:
         self.vector: Array = np.zeros(384, np.float32)
 
     async def embed(self, texts: Sequence[str], *, user_id: UUID) -> Array:
-        """Return the given vector for every text."""
-        return np.stack([self.vector] * len(texts))
+        """Return the given vector for one text, for several any."""
+        if len(texts) == 1:
+            return self.vector[None]
+        vectors = np.random.default_rng(len(texts)).normal(size=(len(texts), self.dimension))
+        return vectors.astype(np.float32)
 
 
 async def make(url: str, config: UUID, memories: int, users: int) -> None:
@@ -192,59 +195,78 @@ def line(name: str, asked: Asked) -> None:
     )
 
 
-async def run(total: int, users: int, count: int) -> None:
-    """Make, index, ask, compare, write."""
-    home = Path(tempfile.mkdtemp(prefix="helix-bench-"))
+async def run(total: int, users: int, count: int, keep: Path | None) -> None:
+    """Make and index what is not there yet, ask, compare, write."""
+    home = keep or Path(tempfile.mkdtemp(prefix="helix-bench-"))
     settings = load_settings({}, home=home)
     make_home(home)
     postgres = EmbeddedPostgres(settings, options=OPTIONS)
     try:
-        url = await postgres.start()
-        await upgrade(url)
-        limits = {
-            role: PoolLimits(kept=1, maximum=4, statement_timeout_ms=600_000) for role in Role
-        }
-        db = Database(url, limits)
-        given = Given()
-        model = await make_model(db, given, user_id=uuid4())
-        print(facts())
-        await make(url, model.config_id, total, users)
-        owner = await connect(url)
-        began = time.perf_counter()
-        built = await build_indexes(owner)
-        print(f"{time.perf_counter() - began:7.1f} s  {len(built)} indexes of large users")
-        rows = await owner.fetch("SELECT user_id, count(*) AS n FROM memory_search GROUP BY 1")
-        sizes = {row["user_id"]: row["n"] for row in rows}
-        large = [user for user, n in sizes.items() if n > search.EXACT_MAX]
-        middle = [user for user, n in sizes.items() if 1_000 <= n <= search.EXACT_MAX]
-        print(f"memories {sum(sizes.values())}, users {len(sizes)}, largest {max(sizes.values())}, "
-              f"above {search.EXACT_MAX}: {len(large)}")  # fmt: skip
-        memories = Memories(db, given, SystemClock())
-        await asked(memories, owner, given, list(sizes), 30)
-        print("\n| users drawn | asked | p50 ms | p99 ms | CPU here | CPU PostgreSQL |")
-        print("|---|---|---|---|---|---|")
-        line("any user alike", await asked(memories, owner, given, list(sizes), count))
-        by_size = random.choices(list(sizes), weights=list(sizes.values()), k=count)
-        line("by how much they remember", await asked(memories, owner, given, by_size, count))
-        if middle:
-            line("1,000 to 10,000 memories",
-                 await asked(memories, owner, given, middle, count // 3))  # fmt: skip
-        if large:
-            line("more than 10,000", await asked(memories, owner, given, large, count // 3))
-            print(f"\nvector recall@10 above 10,000: {await recall(db, owner, model, large):.4f}")
-            print(
-                f"whole search, the same ten as when all is scored: "
-                f"{await agreement(db, owner, given, large[-3:]):.4f}"
-            )
-        exact = [u for u in middle if sizes[u] > 3_000][:5] or middle[:5]
-        if exact:
-            print(f"vector recall@10 up to 10,000: {await recall(db, owner, model, exact):.4f}")
-        await write(memories, random.choice(list(sizes)))
-        await owner.close()
-        await db.close()
+        with lock_home(home, "bench-memory-scale"):
+            await measure(await postgres.start(), total, users, count)
     finally:
         await postgres.stop()
-        shutil.rmtree(home, ignore_errors=True)
+        if keep is None:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+async def measure(url: str, total: int, users: int, count: int) -> None:
+    """Print every table."""
+    await upgrade(url)
+    limits = {role: PoolLimits(kept=1, maximum=4, statement_timeout_ms=600_000) for role in Role}
+    db, owner, given = Database(url, limits), await connect(url), Given()
+    model = await make_model(db, given, user_id=uuid4())
+    print(facts())
+    await made(url, owner, model, total, users)
+    rows = await owner.fetch("SELECT user_id, count(*) AS n FROM memory_search GROUP BY 1")
+    sizes = {row["user_id"]: row["n"] for row in rows}
+    large = [user for user, n in sizes.items() if n > search.EXACT_MAX]
+    middle = [user for user, n in sizes.items() if 1_000 <= n <= search.EXACT_MAX]
+    print(f"memories {sum(sizes.values())}, users {len(sizes)}, largest {max(sizes.values())}, "
+          f"above {search.EXACT_MAX}: {len(large)}")  # fmt: skip
+    memories = Memories(db, given, SystemClock())
+    await asked(memories, owner, given, list(sizes), 30)
+    print("\n| users drawn | asked | p50 ms | p99 ms | CPU here | CPU PostgreSQL |")
+    print("|---|---|---|---|---|---|")
+    line("any user alike", await asked(memories, owner, given, list(sizes), count))
+    by_size = random.choices(list(sizes), weights=list(sizes.values()), k=count)
+    line("by how much they remember", await asked(memories, owner, given, by_size, count))
+    if middle:
+        line("1,000 to 10,000 memories",
+             await asked(memories, owner, given, middle, count // 3))  # fmt: skip
+    if large:
+        line("more than 10,000", await asked(memories, owner, given, large, count // 3))
+        print(f"\nvector recall@10 above 10,000: {await recall(db, owner, model, large):.4f}")
+        print(
+            f"whole search, the same ten as when all is scored: "
+            f"{await agreement(db, owner, given, large[-3:]):.4f}"
+        )
+    exact = [u for u in middle if sizes[u] > 3_000][:5] or middle[:5]
+    if exact:
+        print(f"vector recall@10 up to 10,000: {await recall(db, owner, model, exact):.4f}")
+    print(
+        "\n| written by | in batches, /s | vectors, /s | alone, p50 ms | found, p50 ms | p98 ms |"
+    )
+    print("|---|---|---|---|---|---|")
+    by_rank = sorted(sizes, key=lambda user: -sizes[user])
+    await write(memories, "a user of the middle", by_rank[len(by_rank) // 2])
+    await write(memories, "the largest user", by_rank[0])
+    await owner.close()
+    await db.close()
+
+
+async def made(url: str, owner: Any, model: Vectors, total: int, users: int) -> None:
+    """Make what is to be searched, unless an earlier run has."""
+    if await owner.fetchval("SELECT to_regclass('bench_made')") is not None:
+        there = tuple(await owner.fetchrow("SELECT memories, users FROM bench_made"))
+        if there != (total, users):
+            raise SystemExit(f"the database kept is of {there[0]} memories, {there[1]} users")
+        return
+    await make(url, model.config_id, total, users)
+    began = time.perf_counter()
+    built = await build_indexes(owner)
+    print(f"{time.perf_counter() - began:7.1f} s  {len(built)} indexes of large users")
+    await owner.execute(f"CREATE TABLE bench_made AS SELECT {total} AS memories, {users} AS users")
 
 
 async def recall(db: Database, owner: Any, model: Vectors, users: Sequence[UUID]) -> float:
@@ -281,24 +303,30 @@ async def agreement(db: Database, owner: Any, given: Given, users: Sequence[UUID
     return statistics.mean(shares)
 
 
-async def write(memories: Memories, user: UUID) -> None:
-    """Print how fast memories are added, and how soon they are found."""
+async def write(memories: Memories, name: str, user: UUID) -> None:
+    """Print how fast memories are added, and how soon they are found; leave none of them."""
+    ids: list[MemoryId] = []
     began = time.perf_counter()
     for n in range(20):
         batch = [NewMemory(f"Batch {n} item {m} {uuid4().hex}", speaker="Ada") for m in range(100)]
-        await memories.add(user_id=user, memories=batch)
-    print(f"added in batches of 100: {2_000 / (time.perf_counter() - began):,.0f} a second")
+        ids += [one.id for one in await memories.add(user_id=user, memories=batch)]
+    rate = len(ids) / (time.perf_counter() - began)
+    began = time.perf_counter()
+    embedded = await memories.embed_missing(user_id=user)
+    vectors = embedded / (time.perf_counter() - began)
     added, found = [], []
     for _ in range(50):
         word = f"word{uuid4().hex}"
         began = time.perf_counter()
-        await memories.add(user_id=user, memories=[NewMemory(f"Remember {word} please")])
+        one = await memories.add(user_id=user, memories=[NewMemory(f"Remember {word} please")])
+        ids.append(one[0].id)
         added.append((time.perf_counter() - began) * 1000)
         answer = await memories.search(user_id=user, query=word, max_count=1)
         found.append((time.perf_counter() - began) * 1000)
-        assert word in answer.hits[0].memory.content
-    print(f"one at a time: p50 {statistics.median(added):.1f} ms to add, "
-          f"{statistics.median(found):.1f} ms until a search has found it")  # fmt: skip
+        assert word in answer.hits[0].memory.content, answer
+    print(f"| {name:<20} | {rate:>14,.0f} | {vectors:>11,.0f} | {statistics.median(added):>13.1f} "
+          f"| {statistics.median(found):>13.1f} | {sorted(found)[-2]:>6.1f} |")  # fmt: skip
+    await memories.forget(user_id=user, ids=ids)
 
 
 def main() -> None:
@@ -307,11 +335,12 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="100,000 memories and fewer questions")
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep it there, or use it again")
     args = parser.parse_args()
     memories = args.memories or (100_000 if args.short else 1_000_000)
     questions = min(args.questions, 60) if args.short else args.questions
     random.seed(1)
-    asyncio.run(run(memories, args.users, questions))
+    asyncio.run(run(memories, args.users, questions, args.keep))
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ CREATE TABLE memory_entities (
     properties    jsonb        NOT NULL DEFAULT '{}',
     created_at    timestamptz  NOT NULL DEFAULT now(),
     updated_at    timestamptz  NOT NULL DEFAULT now(),
+    name_key      text         NOT NULL GENERATED ALWAYS AS (lower(name)) STORED,
     CONSTRAINT memory_entities_pkey PRIMARY KEY (id),
     CONSTRAINT memory_entities_user_id_type_name_key UNIQUE (user_id, type, name),
     CONSTRAINT memory_entities_importance_check CHECK (importance BETWEEN 0 AND 1),
@@ -100,9 +101,10 @@ COMMENT ON TABLE memory_entities IS 'Entities in a user''s memories: the nodes o
 COMMENT ON COLUMN memory_entities.type IS 'person, place, project ... An open set.';
 COMMENT ON COLUMN memory_entities.aliases IS 'Other names of the same entity.';
 COMMENT ON COLUMN memory_entities.importance IS '0 to 1.';
+COMMENT ON COLUMN memory_entities.name_key IS 'Derived: the name in lower case, a column because under a policy no index of lower(name) is used.';
 
 -- Which entity is meant by this name?
-CREATE INDEX memory_entities_user_id_lower_name_idx ON memory_entities (user_id, lower(name));
+CREATE INDEX memory_entities_user_id_name_key_idx ON memory_entities (user_id, name_key);
 
 CREATE TRIGGER memory_entities_set_updated_at BEFORE UPDATE ON memory_entities FOR EACH ROW EXECUTE FUNCTION helix_set_updated_at();
 

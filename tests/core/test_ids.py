@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helix.core.ids import IdSource, time_of, uuid7, uuid7_beside
+from helix.core.ids import IdSource, time_of, uuid7, uuid7_beside, uuid_floor
 
 MOMENTS = st.datetimes(
     min_value=datetime(1970, 1, 2),  # noqa: DTZ001 - Hypothesis adds the zone itself
@@ -51,3 +51,9 @@ def test_an_id_beside_another_shares_its_millisecond(moment: datetime) -> None:
 def test_a_time_out_of_range_is_refused(unix_ms: int) -> None:
     with pytest.raises(ValueError, match="unix_ms"):
         uuid7(unix_ms)
+
+
+def test_before_1970_lies_the_least_id_of_all() -> None:
+    least = uuid_floor(datetime(1970, 1, 1, tzinfo=UTC))
+    assert uuid_floor(datetime(1, 1, 1, tzinfo=UTC)) == least
+    assert uuid_floor(datetime(1970, 1, 2, tzinfo=UTC)) > least

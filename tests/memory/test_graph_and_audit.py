@@ -207,3 +207,32 @@ async def test_a_models_entities_are_laid_beside_those_of_the_rules(
         found = await relations(conn, user_id=user, name="cat")
     assert [(r.subject, r.predicate, r.memory_id) for r in found] == [("Ada", "owns", one.id)]
     assert found[0].strength == Decimal("0.8000")
+
+
+async def test_names_in_any_script_and_case_are_one_entity(db: Database, owner: Connection) -> None:
+    memories, user = memories_on(db), await a_user(owner)
+    for text in (
+        "I met \u0130pek in \u0130zmir and \u039f\u0394\u03a5\u03a3 in Athens.",
+        "I live in \u0130zmir.",
+        "My friend Stra\u1e9ee moved to Athens, \u01c5ungla and ATHENS.",
+    ):
+        [added] = await memories.add(user_id=user, memories=[said(text, "\u0130pek")])
+        assert added.duplicate is False
+    rows = await owner.fetch("SELECT name, name_key, mention_count FROM memory_entities")
+    assert len({row["name_key"] for row in rows}) == len(rows)
+    kept = {row["name"]: row["mention_count"] for row in rows}
+    assert (kept["\u0130pek"], kept["Athens"]) == (3, 2)
+
+
+async def test_an_entity_is_looked_up_by_an_index_under_the_policy(
+    db: Database, owner: Connection
+) -> None:
+    user = await a_user(owner)
+    async with db.transaction(tenant=user) as conn:
+        await conn.execute("SET LOCAL enable_seqscan = off")
+        rows = await conn.fetch(
+            "EXPLAIN SELECT id FROM memory_entities WHERE user_id = $1 AND name_key = $2",
+            user,
+            "ada",
+        )
+    assert "(name_key = 'ada'::text)" in next(row[0] for row in rows if "Index Cond" in row[0])

@@ -1,14 +1,14 @@
 """A user with more memories than are scored one by one."""
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
 
 from helix.core.clock import SystemClock
 from helix.core.db import Connection, Database, Role
-from helix.memory import Memories, build_indexes, near, store
+from helix.memory import Filters, Memories, build_indexes, near, store
 from helix.retrieval import Vectors, make_model, term_number
-from tests.memory.support import HashEmbedder, a_user, memories_on, said
+from tests.memory.support import HashEmbedder, a_user, day, memories_on, said
 
 
 async def many(db: Database, owner: Connection) -> tuple[UUID, Vectors]:
@@ -85,11 +85,49 @@ async def test_words_are_looked_up_by_an_index_that_holds_one_tenants_rows(
     db: Database, owner: Connection
 ) -> None:
     user, _ = await many(db, owner)
-    statement = store.QUERIES["term_candidates"]
-    values = {"terms": [store.signed(term_number("boat"))], "user_id": user, "per_term": 5}
+    statement = store.QUERIES["word_candidates"]
+    values = {
+        "terms": [store.signed(term_number("boat"))],
+        "user_id": user,
+        "per_term": 5,
+        "total": 300,
+        "common_max": 5,
+        "per_pair": 5,
+        "most": 5,
+    }
     async with db.transaction(Role.OPERATOR) as conn:
         await conn.execute("SET LOCAL enable_seqscan = off")
         rows = await conn.fetch(f"EXPLAIN {statement.sql}", *statement.arguments(values))
     plan = "\n".join(row[0] for row in rows)
     assert "memory_search_terms_idx" in plan
     assert "memory_search_user_id_idx" not in plan
+
+
+async def test_a_narrow_filter_of_a_large_user_is_searched_whole(
+    db: Database, owner: Connection
+) -> None:
+    user, _ = await many(db, owner)
+    talk, small = uuid4(), Memories(db, HashEmbedder(), SystemClock(), exact_max=50)
+    memories = memories_on(db, HashEmbedder())
+    texts = [f"boat tea snow dog lamp turn{n}" for n in range(20)]
+    await memories.add(user_id=user, memories=[said(t, conversation_id=talk) for t in texts])
+    await memories.embed_missing(user_id=user)
+    only = Filters(conversation_id=talk)
+    found = await small.search(user_id=user, query="turn7 boat", filters=only, max_count=30)
+    assert (found.exact, found.considered, found.unembedded) == (True, 20, 0)
+    assert found.hits[0].memory.content.endswith("turn7")
+    before = Filters(at=day("2020-01-01"))
+    assert (await small.search(user_id=user, query="boat", filters=before)).hits == []
+
+
+async def test_a_user_who_grows_large_is_searched_by_candidates_from_then_on(
+    db: Database, owner: Connection
+) -> None:
+    user, memories = await a_user(owner), memories_on(db)
+    small = Memories(db, None, SystemClock(), exact_max=50)
+    await memories.add(user_id=user, memories=[said(f"boat item{n}") for n in range(40)])
+    assert (await small.search(user_id=user, query="boat item7")).exact is True
+    await memories.add(user_id=user, memories=[said(f"snow item{n}") for n in range(40)])
+    found = await small.search(user_id=user, query="boat item7")
+    assert found.exact is False
+    assert found.hits[0].memory.content == "boat item7"

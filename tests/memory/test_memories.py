@@ -1,11 +1,14 @@
 """Remembering and finding, through the domain on a real database, as a tenant."""
 
 import asyncio
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from uuid import UUID, uuid4
 
 import pytest
 
-from helix.core.db import Connection, Database
+from helix.core.db import Connection, Database, PoolLimits, Role
 from helix.memory import (
     BadMemory,
     DuplicateMemory,
@@ -241,3 +244,80 @@ async def test_a_text_forgotten_while_it_is_embedded_gets_no_vector(
     [one] = await plain.add(user_id=user, memories=[said("secret")])
     assert await memories_on(db, Slow()).embed_missing(user_id=user) == 0
     assert await owner.fetchval("SELECT count(*) FROM memory_embeddings") == 0
+
+
+class Counted(Database):
+    """A database that counts the transactions that were asked of it."""
+
+    asked_for = 0
+
+    @asynccontextmanager
+    async def transaction(
+        self, role: Role = Role.APP, *, tenant: UUID | None = None
+    ) -> AsyncIterator[Connection]:
+        self.asked_for += 1
+        async with super().transaction(role, tenant=tenant) as conn:
+            yield conn
+
+
+async def test_only_a_search_that_learns_something_takes_a_second_transaction(
+    database_url: str, owner: Connection
+) -> None:
+    db = Counted(database_url, {role: PoolLimits(kept=1, maximum=2) for role in Role})
+    memories, user = memories_on(db, HashEmbedder()), await a_user(owner)
+    await memories.add(user_id=user, memories=[said("I live in Porto", "Ada"), said("Hm", "Ben")])
+    await memories.embed_missing(user_id=user)
+    taken = []
+    questions = ["Who lives in Porto?", "Who lives in Porto?", "Where does Ada live?"]
+    for query in questions:
+        before = db.asked_for
+        found = await memories.search(user_id=user, query=query)
+        assert found.hits[0].memory.content == "I live in Porto"
+        taken.append(db.asked_for - before)
+    await db.close()
+    assert taken == [2, 1, 1]  # at first it looks for the model of the vectors
+
+
+async def test_a_question_is_embedded_as_the_newest_speaker_would_say_it(
+    db: Database, owner: Connection
+) -> None:
+    embedder, user = HashEmbedder(), await a_user(owner)
+    memories = memories_on(db, embedder)
+    await memories.add(user_id=user, memories=[said("I live in Porto", "Ada")])
+    await memories.embed_missing(user_id=user)
+    await memories.search(user_id=user, query="Where does Cleo live?")
+    await memories.add(user_id=user, memories=[said("I live in Lyon", "Cleo")])
+    await memories.embed_missing(user_id=user)
+    embedder.asked.clear()
+    later = await memories.search(user_id=user, query="Where does Cleo live?")
+    assert embedder.asked == ["Where does Cleo live?", "Where does I live?"]
+    fresh = await memories_on(db, embedder).search(user_id=user, query="Where does Cleo live?")
+    assert [(h.memory.id, h.score, h.parts) for h in later.hits] == [
+        (h.memory.id, h.score, h.parts) for h in fresh.hits
+    ]
+    assert later.hits[0].memory.content == "I live in Lyon"
+
+
+async def test_what_was_just_written_is_not_behind_what_has_a_vector(
+    db: Database, owner: Connection
+) -> None:
+    memories, user = memories_on(db, HashEmbedder()), await a_user(owner)
+    told = [said(f"The locker of the gym has shelf {n}") for n in range(30)]
+    await memories.add(user_id=user, memories=told)
+    await memories.embed_missing(user_id=user)
+    await memories.add(user_id=user, memories=[said("My locker code is seven four two")])
+    found = await memories.search(user_id=user, query="What is the code of the gym locker?")
+    assert found.unembedded == 1
+    assert found.hits[0].memory.content == "My locker code is seven four two"
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_time_that_could_not_be_read_again_is_refused(
+    db: Database, owner: Connection, text: str
+) -> None:
+    memories, user, moment = memories_on(db), await a_user(owner), datetime.fromisoformat(text)
+    for memory in (said("Long ago", valid_from=moment), said("Long ago", valid_to=moment)):
+        with pytest.raises(BadMemory, match="years 1 to 9999"):
+            await memories.add(user_id=user, memories=[memory])
+    with pytest.raises(BadMemory, match="years 1 to 9999"):
+        await memories.search(user_id=user, query="ago", filters=Filters(at=moment))

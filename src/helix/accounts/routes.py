@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from helix.accounts import service
 from helix.accounts.audited import record_key
@@ -28,6 +28,7 @@ from helix.accounts.render import shown_key, shown_user
 from helix.accounts.types import KeyLimits, Principal, Scope, UserRole, UserStatus
 from helix.core import audit
 from helix.core.audit import Actor
+from helix.core.clock import Moment
 from helix.core.db import Role
 
 __all__ = ["router"]
@@ -83,7 +84,7 @@ class KeyBody(_Body):
     name: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     scopes: frozenset[Scope] = frozenset({Scope.COMPLETIONS})
     rate_limit: int = Field(default=1_000, ge=0, le=RATE_LIMIT_MAX)
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     tokens_per_minute: int | None = Field(default=None, ge=0, le=_INTEGER_MAX)
     parallel_max: int | None = Field(default=None, ge=0, le=_INTEGER_MAX)
     allowed_models: Annotated[list[ModelPattern], Field(max_length=100)] | None = None

@@ -28,7 +28,7 @@ from helix.conversations.types import (
     SnapshotType,
     State,
 )
-from helix.core.clock import Clock
+from helix.core.clock import Clock, as_utc
 from helix.core.db import Connection
 from helix.core.ids import IdSource
 
@@ -72,11 +72,11 @@ def point_of(given: str | None) -> int | datetime | None:
         return number
     try:
         moment = datetime.fromisoformat(given)
+        if moment.tzinfo is None:
+            raise BadPoint(given)
+        return as_utc(moment)
     except ValueError as exc:
         raise BadPoint(given) from exc
-    if moment.tzinfo is None:
-        raise BadPoint(given)
-    return moment
 
 
 async def resolve_point(

@@ -2,9 +2,27 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Annotated, Protocol
 
-__all__ = ["Clock", "SystemClock"]
+from pydantic import AfterValidator, AwareDatetime
+
+__all__ = ["Clock", "Moment", "SystemClock", "as_utc"]
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Return an aware moment in UTC.
+
+    Raises ValueError where that is outside of the years 1 to 9999: PostgreSQL would keep it, and
+    nothing here could read the row again.
+    """
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError(f"{moment.isoformat()} is not in the years 1 to 9999 of UTC") from exc
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(as_utc)]
+"""A time as callers of HTTP give it: with its offset; taken to UTC, where it must exist."""
 
 
 class Clock(Protocol):

@@ -51,9 +51,9 @@ def uuid7_beside(parent: UUID) -> UUID:
 def uuid_floor(moment: datetime) -> UUID:
     """Return the least UUIDv7 of the millisecond of an aware moment: a time range is an id range.
 
-    The same as the database's uuid_floor(timestamptz).
+    The same as the database's uuid_floor(timestamptz). Before 1970 it is the least of all.
     """
-    unix_ms = int(moment.timestamp() * 1_000)
+    unix_ms = max(0, int(moment.timestamp() * 1_000))
     return UUID(int=(unix_ms << 80) | (0x7 << 76) | (0b10 << _RAND_B_BITS))
 
 

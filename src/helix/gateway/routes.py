@@ -6,9 +6,9 @@ from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime
 
 from helix.accounts import Accounts, Principal, Scope, ScopeMissing, UserRole
+from helix.core.clock import Moment
 from helix.core.db import Database, Role
 from helix.core.errors import BadInput
 from helix.core.ids import uuid_floor
@@ -48,8 +48,8 @@ def build_router(db: Database, accounts: Accounts) -> APIRouter:
         model: Annotated[str | None, Query(max_length=255)] = None,
         session: UUID | None = None,
         project: UUID | None = None,
-        since: AwareDatetime | None = None,
-        until: AwareDatetime | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
     ) -> Response:
         """List calls, the newest first; without texts."""
         if since is not None and until is not None and since > until:

@@ -151,18 +151,21 @@ WHERE v.user_id = :user_id AND k.user_id = :user_id AND (k.expires_at IS NULL OR
   AND (:quality_min::numeric IS NULL OR k.quality_score >= :quality_min);
 
 -- name: part_scope
--- The same for some chunks and those beside them in their documents. Index: vector_documents_pkey,
--- vector_documents_knowledge_id_chunk_number_key, rag_knowledge_pkey.
-WITH chosen AS MATERIALIZED (
-    SELECT c.knowledge_id, c.chunk_number FROM vector_documents AS c WHERE c.id = ANY(:ids::uuid[]) AND c.user_id = :user_id AND c.knowledge_id IS NOT NULL
-), wider AS (
-    SELECT DISTINCT c.knowledge_id, c.chunk_number + d.step AS chunk_number FROM chosen AS c CROSS JOIN generate_series(-2, 2) AS d (step))
+-- The same for some chunks and, of those in the middle, the two before and after each in their documents. Index: vector_documents_pkey,
+-- vector_documents_knowledge_id_chunk_number_key, rag_knowledge_pkey. Looked up as a sorted array: the index is walked once.
+WITH wider AS MATERIALIZED (
+    SELECT unnest(:ids::uuid[]) AS id
+    UNION
+    SELECT b.id FROM (SELECT DISTINCT c.knowledge_id, c.chunk_number + d.step AS chunk_number
+                      FROM vector_documents AS c CROSS JOIN generate_series(-2, 2) AS d (step)
+                      WHERE c.id = ANY(:middle::uuid[]) AND c.user_id = :user_id) AS n
+    CROSS JOIN LATERAL (SELECT v.id FROM vector_documents AS v
+                        WHERE v.knowledge_id = n.knowledge_id AND v.chunk_number = n.chunk_number AND v.user_id = :user_id LIMIT 1) AS b)
 SELECT coalesce(string_agg(v.packed, ''), '') AS rows, coalesce(string_agg(int4send(octet_length(v.packed)), ''), '') AS lengths,
        coalesce(string_agg(timestamptz_send(k.updated_at), ''), '') AS at
-FROM wider AS w
-JOIN vector_documents AS v ON v.knowledge_id = w.knowledge_id AND v.chunk_number = w.chunk_number
-JOIN rag_knowledge AS k ON k.id = v.knowledge_id
-WHERE v.user_id = :user_id AND k.user_id = :user_id AND (k.expires_at IS NULL OR k.expires_at > :now)
+FROM vector_documents AS v JOIN rag_knowledge AS k ON k.id = v.knowledge_id
+WHERE v.id = ANY(ARRAY(SELECT w.id FROM wider AS w)) AND v.user_id = :user_id AND k.user_id = :user_id
+  AND (k.expires_at IS NULL OR k.expires_at > :now)
   AND (:knowledge_type::text IS NULL OR k.knowledge_type = :knowledge_type)
   AND (:source::text IS NULL OR k.source = :source)
   AND (:document_ids::uuid[] IS NULL OR k.id = ANY(:document_ids))
@@ -170,22 +173,31 @@ WHERE v.user_id = :user_id AND k.user_id = :user_id AND (k.expires_at IS NULL OR
   AND k.tags @> :tags::text[]
   AND (:quality_min::numeric IS NULL OR k.quality_score >= :quality_min);
 
--- name: term_candidates
--- Chunks of the user that hold each term, at most so many a term. To be run as helix_operator: under a tenant's policy no index of terms
--- may be used (array operators are not leakproof). What it leads to is read under the policy. Index: vector_documents_terms_idx.
-SELECT a.term, array_agg(h.id) AS ids
-FROM unnest(:terms::integer[]) AS a (term) CROSS JOIN LATERAL (
-    SELECT v.id FROM vector_documents AS v JOIN rag_knowledge AS k ON k.id = v.knowledge_id
-    WHERE helix_scoped_terms(v.user_id, v.terms) @> ARRAY[hashint4extended(a.term, uuid_hash_extended(:user_id::uuid, 0))]
-      AND v.user_id = :user_id AND k.user_id = :user_id AND (k.expires_at IS NULL OR k.expires_at > :now)
-      AND (:knowledge_type::text IS NULL OR k.knowledge_type = :knowledge_type)
-      AND (:source::text IS NULL OR k.source = :source)
-      AND (:document_ids::uuid[] IS NULL OR k.id = ANY(:document_ids))
-      AND (:project_id::uuid IS NULL OR k.project_id = :project_id)
-      AND k.tags @> :tags::text[]
-      AND (:quality_min::numeric IS NULL OR k.quality_score >= :quality_min)
-    LIMIT :per_term) AS h
-GROUP BY a.term;
+-- name: word_candidates
+-- Chunks of the user that hold words of the question, those with the most and rarest of them first, and in how many chunks each word is.
+-- Of a word at most so many are looked at. To be run as helix_operator: under a tenant's policy no index of terms may be used (array
+-- operators are not leakproof). What it leads to is read under the policy. Index: vector_documents_terms_idx.
+WITH held AS MATERIALIZED (
+    SELECT a.term, h.id FROM unnest(:terms::integer[]) AS a (term) CROSS JOIN LATERAL (
+        SELECT v.id FROM vector_documents AS v JOIN rag_knowledge AS k ON k.id = v.knowledge_id
+        WHERE helix_scoped_terms(v.user_id, v.terms) @> ARRAY[hashint4extended(a.term, uuid_hash_extended(:user_id::uuid, 0))]
+          AND (v.user_id = :user_id) IS TRUE AND k.user_id = :user_id AND (k.expires_at IS NULL OR k.expires_at > :now)
+          AND (:knowledge_type::text IS NULL OR k.knowledge_type = :knowledge_type)
+          AND (:source::text IS NULL OR k.source = :source)
+          AND (:document_ids::uuid[] IS NULL OR k.id = ANY(:document_ids))
+          AND (:project_id::uuid IS NULL OR k.project_id = :project_id)
+          AND k.tags @> :tags::text[]
+          AND (:quality_min::numeric IS NULL OR k.quality_score >= :quality_min)
+        LIMIT :per_term) AS h
+), counted AS (
+    SELECT h.term, CASE WHEN count(*) < :per_term THEN count(*) ELSE greatest(count(*), :total::bigint / 20) END AS found
+    FROM held AS h GROUP BY h.term
+), best AS (
+    SELECT h.id, sum(ln(1 + :total::float8 / c.found)) AS weight
+    FROM held AS h JOIN counted AS c ON c.term = h.term GROUP BY h.id ORDER BY weight DESC, h.id LIMIT :most)
+SELECT ARRAY(SELECT b.id FROM best AS b ORDER BY b.weight DESC, b.id) AS ids,
+       ARRAY(SELECT c.term FROM counted AS c ORDER BY c.term) AS terms,
+       ARRAY(SELECT c.found FROM counted AS c ORDER BY c.term) AS found;
 
 -- name: nearest
 -- The nearest of a user's vectors of one model, exactly: the + 0 keeps every index away. Index: vector_documents_user_id_idx.

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from helix.core.clock import Moment
 from helix.knowledge.domain import CHUNKS_PAGE_MAX, TEXT_CHARS_MAX, Knowledge
 from helix.knowledge.errors import BadDocument, DocumentTooLarge
 from helix.knowledge.policy import HITS_MAX, KEY_CHARS_MAX, NEIGHBOURS_MAX, QUERY_CHARS_MAX
@@ -46,7 +47,7 @@ class _About(_Body):
     project_id: UUID | None = None
     tags: list[str] = Field(default_factory=list)
     quality: Quality | None = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
     def new(self, content: bytes, fallback: MediaType, metadata: dict[str, Any]) -> NewDocument:
         """Return it as the domain takes it."""
@@ -108,7 +109,7 @@ class PatchBody(_Body):
     knowledge_type: Kind | None = None
     source: Source | None = None
     quality: Quality | None = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     tags: list[str] | None = None
     metadata: dict[str, Any] | None = None
 

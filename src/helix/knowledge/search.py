@@ -36,7 +36,6 @@ from helix.retrieval import (
     ask,
     dense_of,
     embed_question,
-    estimate_found,
     find_model,
     missing_vectors,
     rank,
@@ -49,8 +48,13 @@ __all__ = ["EXACT_MAX", "Searcher"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 EXACT_MAX = 10_000
+LOOKED_AT_MAX = 6_000
+"""Chunks of a large user looked at for all the words of a question together."""
 PER_TERM = 600
+CANDIDATES_MAX = 600
 NEAREST = 200
+MIDDLE_MAX = 100
+"""Candidates by words, and by vectors, beside which is looked too: two each way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +152,20 @@ class Searcher:
                 return part
             ids, cosines = await store.cosines(conn, user_id=user_id, model=model, vector=vector)
             return replace(part, scope=_dense(part.scope, ids, cosines))
+        total = await store.count_scope(conn, user_id=user_id, most=10 * EXACT_MAX)
         # Only an operator may use an index of terms; what it leads to is read under the policy.
-        async with self._db.transaction(Role.OPERATOR) as free:
-            by_term = await store.term_candidates(
+        async with self._db.connection(Role.OPERATOR) as free:
+            words, found = await store.word_candidates(
                 free,
                 user_id=user_id,
                 terms=question.terms,
-                per_term=PER_TERM,
+                total=total,
+                per_term=min(PER_TERM, LOOKED_AT_MAX // len(question.terms)),
+                most=CANDIDATES_MAX,
                 filters=filters,
                 now=now,
             )
-        chosen = dict.fromkeys(i for ids in by_term.values() for i in ids)
+        near: list[UUID] = []
         if vector is not None and model is not None:
             near = await store.nearest(
                 conn,
@@ -169,22 +176,21 @@ class Searcher:
                 filters=filters,
                 now=now,
             )
-            chosen.update(dict.fromkeys(near))
-        scope = scope_of(
-            await store.part_scope(
-                conn, user_id=user_id, ids=list(chosen), filters=filters, now=now
-            )
+        packed = await store.part_scope(
+            conn,
+            user_id=user_id,
+            ids=[*words, *near],
+            middle=[*words[:MIDDLE_MAX], *near[:MIDDLE_MAX]],
+            filters=filters,
+            now=now,
         )
+        scope = scope_of(packed)
         if vector is not None and model is not None:
             every = [UUID(bytes=scope.id_bytes(row)) for row in range(len(scope.ids))]
             ids, cosines = await store.cosines(
                 conn, user_id=user_id, model=model, vector=vector, ids=every
             )
             scope = _dense(scope, ids, cosines)
-        total = await store.count_scope(conn, user_id=user_id, most=10 * EXACT_MAX)
-        found = {
-            term: estimate_found(len(ids), total, most=PER_TERM) for term, ids in by_term.items()
-        }
         return _Part(scope, exact=False, total=total, found=found)
 
 

@@ -418,32 +418,56 @@ async def whole_scope(
 
 
 async def part_scope(
-    conn: Connection, *, user_id: UUID, ids: Sequence[UUID], filters: Filters, now: datetime
+    conn: Connection,
+    *,
+    user_id: UUID,
+    ids: Sequence[UUID],
+    middle: Sequence[UUID],
+    filters: Filters,
+    now: datetime,
 ) -> Packed:
-    """Return some chunks and the two before and after each."""
-    values = _filter_values(filters, now)
-    return _packed(await QUERIES.row(conn, "part_scope", user_id=user_id, ids=list(ids), **values))
+    """Return some chunks and, of those in the `middle`, the two before and after each."""
+    return _packed(
+        await QUERIES.row(
+            conn,
+            "part_scope",
+            user_id=user_id,
+            ids=list(ids),
+            middle=list(middle),
+            **_filter_values(filters, now),
+        )
+    )
 
 
-async def term_candidates(
+async def word_candidates(
     conn: Connection,
     *,
     user_id: UUID,
     terms: Sequence[int],
+    total: int,
     per_term: int,
+    most: int,
     filters: Filters,
     now: datetime,
-) -> dict[int, list[UUID]]:
-    """Return, by term, chunks that hold it, at most `per_term` of each."""
-    rows = await QUERIES.rows(
+) -> tuple[list[UUID], dict[int, int]]:
+    """Return chunks of a user of `total` that hold most of the terms, and the rarest, first.
+
+    And, by term, in how many it is, as far as was looked: `per_term`. `conn` is an operator's.
+    """
+    row = await QUERIES.row(
         conn,
-        "term_candidates",
+        "word_candidates",
         user_id=user_id,
         terms=[signed(term) for term in terms],
+        total=total,
         per_term=per_term,
+        most=most,
         **_filter_values(filters, now),
     )
-    return {row["term"] % (1 << 32): row["ids"] for row in rows}
+    if row is None:
+        raise RuntimeError("a statement of one row has given none")
+    found = zip(row["terms"], row["found"], strict=True)
+    return row["ids"], {term % (1 << 32): count for term, count in found}
 
 
 async def nearest(

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from helix.accounts import Accounts, Principal, Scope, ScopeMissing, UserRole, presented
-from helix.core.clock import Clock
+from helix.core.clock import Clock, Moment
 from helix.core.db import Database, Role
 from helix.ledger.errors import BudgetNotFound, UsageUnreadable
 from helix.ledger.policy import read_grouping
@@ -92,8 +92,8 @@ def _add_usage(api: APIRouter, door: _Door) -> None:
     @api.get("/usage")
     async def usage(  # noqa: PLR0917 - the parameters of a query
         principal: Caller,
-        from_time: Annotated[AwareDatetime, Query(alias="from")],
-        to_time: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+        from_time: Annotated[Moment, Query(alias="from")],
+        to_time: Annotated[Moment | None, Query(alias="to")] = None,
         by: Annotated[str, Query(max_length=100)] = "model",
         user_id: UUID | None = None,
         api_key_id: UUID | None = None,

@@ -38,7 +38,7 @@ async def find_entities(conn: Connection, *, user_id: UUID, name: str) -> list[E
             (await graph_store.entities_by_id(conn, user_id=user_id, ids=[known])).values()
         )
     else:
-        found = await graph_store.entities_by_name(conn, user_id=user_id, names=[name])
+        found = await graph_store.entities_by_name(conn, user_id=user_id, name=name)
     if not found:
         raise EntityNotFound(name)
     return found

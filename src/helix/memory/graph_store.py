@@ -22,24 +22,25 @@ def entity_from(row: Any) -> Entity:
 
 
 async def put_entities(
-    conn: Connection, *, user_id: UUID, entities: Sequence[tuple[str, str]]
+    conn: Connection, *, user_id: UUID, entities: Sequence[tuple[str, str]], ends: Sequence[str]
 ) -> dict[str, UUID]:
-    """Make entities (name, type) known; return their ids by name in lower case."""
+    """Make entities (name, type) known; return ids by their names and those of `ends`, as given.
+
+    Of several by one name the most spoken of counts.
+    """
     names = [name for name, _ in entities]
     await QUERIES.run(
         conn, "put_entities", user_id=user_id, names=names, types=[kind for _, kind in entities]
     )
-    found = await entities_by_name(conn, user_id=user_id, names=names)
-    return {entity.name.lower(): entity.id for entity in reversed(found)}
-
-
-async def entities_by_name(
-    conn: Connection, *, user_id: UUID, names: Sequence[str]
-) -> list[Entity]:
-    """Return the user's entities with one of these names, in any case, most spoken of first."""
     rows = await QUERIES.rows(
-        conn, "entities_by_name", user_id=user_id, names=[name.lower() for name in names]
+        conn, "entities_by_name", user_id=user_id, names=list({*names, *ends})
     )
+    return {row["asked"]: row["id"] for row in reversed(rows)}
+
+
+async def entities_by_name(conn: Connection, *, user_id: UUID, name: str) -> list[Entity]:
+    """Return the user's entities with this name, in any case, most spoken of first."""
+    rows = await QUERIES.rows(conn, "entities_by_name", user_id=user_id, names=[name])
     return [entity_from(row) for row in rows]
 
 

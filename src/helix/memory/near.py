@@ -19,7 +19,7 @@ __all__ = ["INDEXED_FROM", "build_indexes", "nearest"]
 Array = np.ndarray[Any, np.dtype[Any]]
 INDEXED_FROM = 10_000
 INDEXED_DIMENSIONS = (384, 768, 1024, 1536, 3072)
-EF_SEARCH = 200
+EF_SEARCH = 120
 """How many candidates the index keeps while it walks: more finds more and takes longer."""
 
 

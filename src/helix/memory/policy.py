@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from uuid import UUID
 
+from helix.core.clock import as_utc
 from helix.memory.errors import BadMemory
 from helix.memory.types import Contradiction, Filters, MemoryId, NearDuplicate, NewMemory
 from helix.retrieval import Fact
@@ -20,6 +21,7 @@ __all__ = [
     "as_uuid",
     "check_filters",
     "check_memory",
+    "check_moment",
     "check_text",
     "contradictions",
     "junk_score",
@@ -76,6 +78,8 @@ def check_memory(memory: NewMemory) -> None:
         check_text(name, getattr(memory, name))
     if len(memory.tags) > TAGS_MAX:
         raise BadMemory(f"tags: {len(memory.tags)}, at most {TAGS_MAX}", param="tags")
+    for name in ("valid_from", "valid_to"):
+        check_moment(name, getattr(memory, name))
     start, end = memory.valid_from, memory.valid_to
     if start is not None and end is not None and end < start:
         raise BadMemory("valid_to: lies before valid_from", param="valid_to")
@@ -97,6 +101,15 @@ def check_text(name: str, value: object) -> None:
         )
 
 
+def check_moment(name: str, moment: datetime | None) -> None:
+    """Refuse a time that could be kept and never read again. Raises BadMemory."""
+    try:
+        if moment is not None:
+            as_utc(moment)
+    except ValueError as exc:
+        raise BadMemory(f"{name}: {exc}", param=name) from exc
+
+
 def _lone(text: str) -> bool:
     return any("\ud800" <= char <= "\udfff" for char in text)
 
@@ -105,6 +118,7 @@ def check_filters(filters: Filters) -> None:
     """Refuse filters that cannot be asked. Raises BadMemory."""
     check_text("agent_id", filters.agent_id)
     check_text("memory_type", filters.memory_type)
+    check_moment("at", filters.at)
 
 
 def near_duplicates(candidates: Sequence[Candidate]) -> list[NearDuplicate]:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from helix.core.clock import Moment
 from helix.memory import graph
 from helix.memory.domain import Memories
 from helix.memory.render import shown_found, shown_memory, shown_report
@@ -40,8 +41,8 @@ class MemoryBody(_Body):
     source_response_id: UUID | None = None
     confidence: Share = Decimal("0.8")
     importance: Share = Decimal("0.5")
-    valid_from: AwareDatetime | None = None
-    valid_to: AwareDatetime | None = None
+    valid_from: Moment | None = None
+    valid_to: Moment | None = None
     tags: list[str] = Field(default_factory=list)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
@@ -64,8 +65,8 @@ class PatchBody(_Body):
     speaker: Name | None = None
     confidence: Share | None = None
     importance: Share | None = None
-    valid_from: AwareDatetime | None = None
-    valid_to: AwareDatetime | None = None
+    valid_from: Moment | None = None
+    valid_to: Moment | None = None
     tags: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
@@ -83,7 +84,7 @@ class FilterBody(_Body):
     project_id: UUID | None = None
     agent_id: str | None = None
     memory_type: str | None = None
-    at: AwareDatetime | None = None
+    at: Moment | None = None
 
 
 class ListQuery(FilterBody):
@@ -135,7 +136,7 @@ def build_router(
     may_erase = may_erase or identify
     api = APIRouter(prefix="/api/memories", tags=["memory"])
     User = Annotated[UUID, Depends(identify)]  # noqa: N806 - a type
-    Moment = Annotated[AwareDatetime | None, Query()]  # noqa: N806 - a type
+    At = Annotated[Moment | None, Query()]  # noqa: N806 - a type
 
     @api.post("", status_code=201)
     async def add(body: MemoryBody, user_id: User) -> dict[str, Any]:
@@ -228,7 +229,7 @@ def build_router(
     async def relations(
         user_id: User,
         entity: str,
-        at: Moment = None,
+        at: At = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
     ) -> dict[str, Any]:
         """Tell what is said of an entity, at a moment or ever."""
@@ -243,7 +244,7 @@ def build_router(
         user_id: User,
         entity: str,
         depth: Annotated[int, Query(ge=1, le=graph.DEPTH_MAX)] = 1,
-        at: Moment = None,
+        at: At = None,
     ) -> dict[str, Any]:
         """List entities within some relations, nearest first, with the way there."""
         async with memories.unit(user_id) as conn:
@@ -251,7 +252,7 @@ def build_router(
         return {"data": found}
 
     @api.get("/graph/path")
-    async def path(user_id: User, entity: str, to: str, at: Moment = None) -> dict[str, Any]:
+    async def path(user_id: User, entity: str, to: str, at: At = None) -> dict[str, Any]:
         """Return the shortest way from one entity to another, or null."""
         async with memories.unit(user_id) as conn:
             found = await graph.path_between(conn, user_id=user_id, name=entity, other=to, at=at)

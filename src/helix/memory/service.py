@@ -85,13 +85,12 @@ async def _tie(
     named = {(e.name, e.type): None for _, one in found for e in one.entities}
     if not named:
         return
-    ids = await graph_store.put_entities(conn, user_id=user_id, entities=list(named))
-    mentions = [(i, ids[e.name.lower()]) for i, one in found for e in one.entities]
+    ends = [name for _, one in found for r in one.relations for name in (r.subject, r.object)]
+    ids = await graph_store.put_entities(conn, user_id=user_id, entities=list(named), ends=ends)
+    mentions = [(i, ids[e.name]) for i, one in found for e in one.entities]
     await graph_store.put_mentions(conn, user_id=user_id, mentions=mentions)
     relations = [
-        (ids[r.subject.lower()], r.predicate, ids[r.object.lower()], i)
-        for i, one in found
-        for r in one.relations
+        (ids[r.subject], r.predicate, ids[r.object], i) for i, one in found for r in one.relations
     ]
     if relations:
         await graph_store.put_relations(conn, user_id=user_id, relations=relations)

@@ -1,6 +1,7 @@
 """Runs the statements of queries.sql: memories, what search knows of them, vectors, uses."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -161,16 +162,55 @@ def _filter_values(filters: Filters, now: datetime) -> dict[str, Any]:
     }
 
 
-def _packed(row: Any) -> Packed:
-    return Packed(row["rows"], row["lengths"])
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a scope is compared with: the question's vector, and the model that made it."""
+
+    model: Vectors
+    vector: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts of a scope, packed, and the cosines of those that have vectors: ids and values."""
+
+    packed: Packed
+    ids: bytes
+    cosines: bytes
+
+
+def _vector_values(compared: Compared | None) -> dict[str, object]:
+    if compared is None:
+        return {"vector": None, "config_id": None, "dimension": None}
+    return {
+        "vector": vector_text(compared.vector),
+        "config_id": compared.model.config_id,
+        "dimension": compared.model.dimension,
+    }
+
+
+def _texts(row: Any) -> Texts:
+    return Texts(Packed(row["rows"], row["lengths"]), row["ids"], row["cosines"])
 
 
 async def whole_scope(
-    conn: Connection, *, user_id: UUID, filters: Filters, now: datetime
-) -> Packed:
-    """Return every memory the user may find under the filters."""
-    values = _filter_values(filters, now)
-    return _packed(await QUERIES.row(conn, "whole_scope", user_id=user_id, **values))
+    conn: Connection,
+    *,
+    user_id: UUID,
+    filters: Filters,
+    now: datetime,
+    most: int,
+    compared: Compared | None,
+) -> tuple[Texts, int]:
+    """Return every memory the user may find under the filters, and how many there are without.
+
+    No text if those are more than `most`; then they are counted no further.
+    """
+    values = _filter_values(filters, now) | _vector_values(compared)
+    row = await QUERIES.row(conn, "whole_scope", user_id=user_id, most=most, **values)
+    if row is None:
+        raise RuntimeError("a statement of one row has given none")
+    return _texts(row), row["size"]
 
 
 async def part_scope(
@@ -178,18 +218,18 @@ async def part_scope(
     *,
     user_id: UUID,
     ids: Sequence[UUID],
-    middle: Sequence[UUID],
-    heart: Sequence[UUID],
-    most_beside: int,
+    middle: Sequence[UUID] = (),
+    heart: Sequence[UUID] = (),
+    most_beside: int = 0,
     filters: Filters,
     now: datetime,
-) -> Packed:
+    compared: Compared | None = None,
+) -> Texts:
     """Return some memories and, of those in the `middle`, those beside them.
 
     Two each way, and `most_beside` of those that are in the `heart` as well.
     """
-    values = _filter_values(filters, now)
-    return _packed(
+    return _texts(
         await QUERIES.row(
             conn,
             "part_scope",
@@ -198,63 +238,76 @@ async def part_scope(
             middle=list(middle),
             heart=list(heart),
             most_beside=most_beside,
-            **values,
+            **_filter_values(filters, now),
+            **_vector_values(compared),
         )
     )
 
 
-async def term_candidates(
-    conn: Connection, *, user_id: UUID, terms: Sequence[int], per_term: int
-) -> tuple[dict[int, list[UUID]], set[int]]:
-    """Return, by term, memories that hold it, at most `per_term` of each; and who speaks in them.
-
-    `conn` is an operator's: under a tenant's policy no index of terms is used.
-    """
-    rows = await QUERIES.rows(
-        conn,
-        "term_candidates",
-        user_id=user_id,
-        terms=[signed(term) for term in terms],
-        per_term=per_term,
-    )
-    speakers = {number % (1 << 32) for row in rows for number in row["speakers"]}
-    return {row["term"] % (1 << 32): row["ids"] for row in rows}, speakers - {0}
-
-
-async def pair_candidates(
-    conn: Connection, *, user_id: UUID, pairs: Sequence[tuple[int, int]], per_pair: int
+async def filtered_ids(
+    conn: Connection, *, user_id: UUID, filters: Filters, now: datetime, most: int
 ) -> list[UUID]:
-    """Return memories that hold both terms of a pair. `conn` is an operator's."""
-    rows = await QUERIES.rows(
-        conn,
-        "pair_candidates",
-        user_id=user_id,
-        firsts=[signed(first) for first, _ in pairs],
-        seconds=[signed(second) for _, second in pairs],
-        per_pair=per_pair,
-    )
+    """Return the memories that the user may find under the filters, at most `most`."""
+    values = _filter_values(filters, now)
+    rows = await QUERIES.rows(conn, "filtered_ids", user_id=user_id, most=most, **values)
     return [row["memory_id"] for row in rows]
 
 
-async def cosines(
+@dataclass(frozen=True, slots=True)
+class WordCandidates:
+    """Memories that hold words of a question, best first, and who speaks in them.
+
+    Of all the user's memories: how many, and in how many each term is, as far as was looked.
+    """
+
+    ids: list[UUID]
+    speakers: frozenset[int]
+    total: int
+    found: dict[int, int]
+
+
+async def word_candidates(
     conn: Connection,
     *,
     user_id: UUID,
-    model: Vectors,
-    vector: Array,
-    ids: Sequence[UUID] | None = None,
-) -> tuple[bytes, bytes]:
-    """Return ids and cosines, packed, of all the user's vectors of a model or of some memories."""
-    values: dict[str, object] = {
-        "user_id": user_id,
-        "config_id": model.config_id,
-        "dimension": model.dimension,
-        "vector": vector_text(vector),
-    }
-    if ids is None:
-        row = await QUERIES.row(conn, "cosines", **values)
-    else:
-        row = await QUERIES.row(conn, "cosines_of_ids", ids=list(ids), **values)
+    terms: Sequence[int],
+    total: int,
+    per_term: int,
+    common_max: int,
+    per_pair: int,
+    most: int,
+) -> WordCandidates:
+    """Return the memories of a user of `total` that hold most of the terms, and the rarest.
+
+    Of a term at most `per_term` memories are looked at; of the first `common_max` that are in as
+    many, `per_pair` memories for every two of them. `conn` is an operator's: under a tenant's
+    policy no index of terms is used.
+    """
+    row = await QUERIES.row(
+        conn,
+        "word_candidates",
+        user_id=user_id,
+        terms=[signed(term) for term in terms],
+        total=total,
+        per_term=per_term,
+        common_max=common_max,
+        per_pair=per_pair,
+        most=most,
+    )
+    if row is None:
+        raise RuntimeError("a statement of one row has given none")
+    found = zip(row["terms"], row["found"], strict=True)
+    return WordCandidates(
+        row["ids"],
+        frozenset(number % (1 << 32) for number in row["speakers"]) - {0},
+        total,
+        {term % (1 << 32): count for term, count in found},
+    )
+
+
+async def cosines(conn: Connection, *, user_id: UUID, compared: Compared) -> tuple[bytes, bytes]:
+    """Return ids and cosines, packed, of all the user's vectors of a model."""
+    row = await QUERIES.row(conn, "cosines", user_id=user_id, **_vector_values(compared))
     return (b"", b"") if row is None else (row["ids"], row["cosines"])
 
 

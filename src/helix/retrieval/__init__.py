@@ -19,7 +19,6 @@ from helix.retrieval.analysis import (
 )
 from helix.retrieval.asking import (
     embed_question,
-    estimate_found,
     missing_vectors,
     rank_aside,
 )
@@ -66,7 +65,6 @@ __all__ = [
     "choose_embedder",
     "dense_of",
     "embed_question",
-    "estimate_found",
     "find_model",
     "kind_of",
     "load_weights",

@@ -14,11 +14,11 @@ from helix.retrieval.models import Vectors
 from helix.retrieval.ranker import Ranked
 from helix.retrieval.signals import Corpus
 
-__all__ = ["embed_question", "estimate_found", "missing_vectors", "rank_aside"]
+__all__ = ["embed_question", "missing_vectors", "rank_aside"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _log = get_log(__name__)
-_ASIDE_FROM = 1_000  # rows; fewer are ranked in less time than a thread takes to wake
+_ASIDE_FROM = 200_000  # terms; fewer are looked through in about a millisecond
 
 
 async def embed_question(
@@ -55,13 +55,8 @@ def missing_vectors(corpus: Corpus) -> int:
     return int(np.isnan(corpus.dense).sum())
 
 
-def estimate_found(found: int, total: int, *, most: int) -> int:
-    """Return in how many of `total` texts a term is, of which at most `most` were counted."""
-    return found if found < most else max(found, total // 20)
-
-
 async def rank_aside(corpus: Corpus, run: Callable[[], Sequence[Ranked]]) -> Sequence[Ranked]:
     """Rank, off the event loop where there is much to rank."""
-    if len(corpus.lengths) < _ASIDE_FROM:
+    if len(corpus.terms) < _ASIDE_FROM:
         return run()
     return await asyncio.to_thread(run)

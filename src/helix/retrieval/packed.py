@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from helix.retrieval.signals import Corpus
+from helix.retrieval.signals import Corpus, Laid
 
 __all__ = ["Packed", "Scope", "dense_of", "scope_of"]
 
@@ -63,24 +63,28 @@ def scope_of(packed: Packed) -> Scope:
     """
     sizes = np.frombuffer(packed.lengths, ">u4").astype(np.int64) // 4
     words = np.frombuffer(packed.rows, ">u4")
-    starts = np.cumsum(sizes) - sizes
-    within = starts[:, None] + np.arange(_HEAD_WORDS)
+    ends = np.cumsum(sizes)
+    within = (ends - sizes)[:, None] + np.arange(_HEAD_WORDS)
     head = words[within].view(_HEAD)[:, 0]
     moments = head["at"] if packed.at is None else np.frombuffer(packed.at, ">i8")
     order = _order(head, moments.astype(np.int64))
-    head, counts = head[order], head["count"].astype(np.int64)[order]
+    row = np.empty(len(order), np.int64)
+    row[order] = np.arange(len(order))
+    laid = Laid(row, ends - sizes + _HEAD_WORDS, ends)
+    head = head[order]
     group = np.zeros(len(head), np.int64)
     if len(head):
         new = np.diff(head["group_low"]).astype(bool) | np.diff(head["group_high"]).astype(bool)
         group[1:] = np.cumsum(new)
     corpus = Corpus(
-        terms=_terms(words, starts[order] + _HEAD_WORDS, counts),
-        lengths=counts,
+        terms=words.astype(np.uint32),  # with heads between them: cheaper than leaving those out
+        lengths=head["count"].astype(np.int64),
         group=group,
         at=moments[order] / 1e6 + _EPOCH_2000_S,
         facts=head["facts"].astype(np.int64),
         speaker=head["speaker"].astype(np.int64),
         dense=None,
+        laid=laid,
     )
     return Scope(np.ascontiguousarray(head["id"]), corpus)
 
@@ -88,27 +92,20 @@ def scope_of(packed: Packed) -> Scope:
 def _order(head: Array, at: Array) -> Array:
     """Return the order by conversation, time and id.
 
-    Of one conversation two texts seldom have the same time: ids are sorted by only if some have.
+    Rows mostly come in the order of time, and of one conversation two texts seldom have the same:
+    what is seldom needed is sorted by only if it is.
     """
     low, high = head["group_low"].astype(np.uint64), head["group_high"].astype(np.uint64)
-    order = np.lexsort((at, high, low))
-    same = np.ones(max(len(order) - 1, 0), bool)
-    for key in (low, high, at):
-        ordered = key[order]
-        same &= ordered[1:] == ordered[:-1]
-    if same.any():
+    order = np.argsort(low, kind="stable")
+    same, before = low[order][1:] == low[order][:-1], np.diff(at[order])
+    if (same & ((before < 0) | (high[order][1:] != high[order][:-1]))).any():
+        order = np.lexsort((at, high, low))
+        same = (np.diff(low[order]) == 0) & (np.diff(high[order]) == 0)
+        before = np.diff(at[order])
+    if (same & (before == 0)).any():
         ids = np.frombuffer(head["id"].tobytes(), ">u8").reshape(-1, 2).astype(np.uint64)
         order = np.lexsort((ids[:, 1], ids[:, 0], at, high, low))
     return order
-
-
-def _terms(words: Array, starts: Array, counts: Array) -> Array:
-    """Return the terms of all texts one after another, of texts that begin at `starts`."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    place = np.arange(total) + np.repeat(starts - (ends - counts), counts)
-    numbers: Array = words[place].astype(np.uint32)
-    return numbers
 
 
 def dense_of(scope: Scope, ids: bytes, cosines: bytes) -> Array:

@@ -81,7 +81,7 @@ def rank(
     score = np.zeros(len(corpus.lengths), np.float32)
     for name, weight in own.items():
         score += np.float32(weight) * signals[name]
-    best = np.argsort(-score, kind="stable")[:max_count]
+    best = _best(score, max_count)
     return [
         Ranked(
             int(row),
@@ -90,6 +90,15 @@ def rank(
         )
         for row in best
     ]
+
+
+def _best(score: Array, count: int) -> Array:
+    """Return the rows with the highest scores, best first, equals in the order of rows."""
+    rows = np.arange(len(score))
+    if count < len(score):
+        rows = np.flatnonzero(score >= np.partition(score, -count)[-count])
+    best: Array = rows[np.argsort(-score[rows], kind="stable")][:count]
+    return best
 
 
 def _parts(parts: dict[str, float]) -> dict[str, float]:

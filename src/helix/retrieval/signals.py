@@ -6,6 +6,7 @@ conversation, at a half and a quarter of the weight. A score is divided by the b
 the question, so that signals can be added whatever the size of the corpus.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from helix.retrieval.analysis import Fact, Question
 
-__all__ = ["DENSE_SIGNALS", "SIGNALS", "Corpus", "measure"]
+__all__ = ["DENSE_SIGNALS", "SIGNALS", "Corpus", "Laid", "measure"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,7 +29,7 @@ SIGNALS: dict[str, str] = {
     "before": "BM25 of the text just before it",
     "after": "BM25 of the text just after it",
     "pair": "words that stand beside each other in the question and in the text",
-    "dense": "cosine of the vectors of text and question",
+    "dense": "cosine of the vectors of text and question; without a vector yet, what its words say",
     "dense_lead": "that cosine against the best one",
     "dense_before": "cosine of the text just before it",
     "dense_after": "cosine of the text just after it",
@@ -73,11 +74,13 @@ _WANTED = (
 class Corpus:
     """The texts of one search, sorted by conversation and time; every array has one row a text.
 
-    `terms` uint32 (all texts' terms, one after another), `lengths` int64 (terms of each text),
-    `group` int64 (conversation: 0, 1 … never falling), `at` float64 (Unix seconds), `facts` int64
-    and `speaker` int64 as in `Analysis`; `dense` float32, cosine of text and question, NaN where a
-    text has no vector, or None without an embedder. `total` is how many texts the scope holds and
-    `found` how many of them hold each term, where this is only a part of them.
+    `terms` uint32 (all texts' terms, those of a text in its order), `lengths` int64 (terms of each
+    text), `group` int64 (conversation: 0, 1 … never falling), `at` float64 (Unix seconds), `facts`
+    int64 and `speaker` int64 as in `Analysis`; `dense` float32, cosine of text and question, NaN
+    where a text has no vector, or None without an embedder. `total` is how many texts the scope
+    holds and `found` how many of them hold each term, where this is only a part of them.
+
+    The terms of the rows follow one another, unless `laid` says how they lie.
     """
 
     terms: Array
@@ -89,65 +92,136 @@ class Corpus:
     dense: Array | None
     total: int | None = None
     found: dict[int, int] | None = None
+    laid: "Laid | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """How the terms of texts lie in one array, in which other numbers may stand between them.
+
+    The n-th text there is the row `row[n]`; its terms are those from `start[n]` (rising) to before
+    `end[n]`. All int64.
+    """
+
+    row: Array
+    start: Array
+    end: Array
 
 
 def measure(question: Question, corpus: Corpus) -> dict[str, Array]:
     """Return every signal by name: float32, one number a text. Needs at least one text."""
-    out = _words(question, corpus)
-    out.update(_vectors(corpus))
+    beside = _Beside(corpus.group)
+    out = _words(question, corpus, beside)
+    out.update(_vectors(corpus, out["text"], beside))
     out.update(_people(question, corpus))
-    group = corpus.group
     asking = _has(corpus.facts, Fact.QUESTION)
     out["question"] = asking
-    out["after_question"] = _shift(asking, group, -1)
-    out["answers"] = _shift(asking * out["text"], group, -1)
+    out["after_question"] = beside.shift(asking, -1)
+    out["answers"] = beside.shift(asking * out["text"], -1)
     out["length"] = np.minimum(np.log1p(corpus.lengths) / _LONG_LOG, 1.5).astype(np.float32)
-    nothing = np.zeros(len(group), np.float32)
+    nothing = np.zeros(len(corpus.group), np.float32)
     for name, fact in _WANTED:
         out[name] = _has(corpus.facts, fact) if question.wanted & fact else nothing
-    out["date"] = _nearness(question, corpus.at)
-    spread = float(np.ptp(corpus.at))
-    newness = (corpus.at - corpus.at.min()) / spread if question.recent and spread > 0 else nothing
-    out["recent"] = newness.astype(np.float32)
+    out["date"] = nothing
+    if question.month is not None or question.year is not None:
+        out["date"] = _nearness(question, corpus.at)
+    out["recent"] = _newness(corpus.at) if question.recent else nothing
     out["first_person"] = _has(corpus.facts, Fact.FIRST_PERSON)
     out["own"] = out["first_person"] * (out["speaker"] > 0)
     return out
 
 
-def _words(question: Question, corpus: Corpus) -> dict[str, Array]:
-    rows, group = len(corpus.lengths), corpus.group
+class _Beside:
+    """Which rows stand beside which in their conversations; rows are the last axis of values."""
+
+    def __init__(self, group: Array) -> None:
+        self._same = {step: group[step:] == group[:-step] for step in (1, 2)}
+
+    def shift(self, values: Array, step: int) -> Array:
+        """Return for each row the value of the row `step` further in its conversation, else 0."""
+        out = np.zeros_like(values)
+        same = self._same[abs(step)]
+        if len(same):
+            here, there = out[..., :-step], values[..., step:]
+            if step < 0:
+                here, there = out[..., -step:], values[..., :step]
+            np.multiply(there, same, out=here)
+        return out
+
+    def around(self, values: Array) -> Array:
+        """Return values with a half of those beside and a quarter of those beyond them."""
+        beside = self.shift(values, 1) + self.shift(values, -1)
+        beyond = self.shift(values, 2) + self.shift(values, -2)
+        out: Array = values + 0.5 * beside + 0.25 * beyond
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where terms stand: in the array of terms, and in which row. `end` is where its text ends."""
+
+    place: Array
+    row: Array
+    end: Array
+
+
+def _places(corpus: Corpus, laid: Laid, number: int) -> _Places:
+    place = np.flatnonzero(corpus.terms == np.uint32(number))
+    text = np.searchsorted(laid.start, place, side="right") - 1
+    inside = (text >= 0) & (place < laid.end[text])
+    place, text = place[inside], text[inside]
+    return _Places(place, laid.row[text], laid.end[text])
+
+
+def _laid_out(corpus: Corpus) -> Laid:
+    if corpus.laid is not None:
+        return corpus.laid
+    end = np.cumsum(corpus.lengths)
+    return Laid(np.arange(len(end)), end - corpus.lengths, end)
+
+
+def _words(question: Question, corpus: Corpus, beside: _Beside) -> dict[str, Array]:
+    rows = len(corpus.lengths)
     lengths = corpus.lengths.astype(np.float32)
-    owner = np.repeat(np.arange(rows), corpus.lengths)
-    wanted = np.array(sorted(question.terms), np.uint32)
-    counts = _counts(corpus.terms, owner, wanted, rows)
+    laid, wanted = _laid_out(corpus), sorted(question.terms)
+    places = {number: _places(corpus, laid, number) for number in wanted}
+    counts = np.zeros((len(wanted), rows), np.float32)
+    for at, number in enumerate(wanted):
+        counts[at] = np.bincount(places[number].row, minlength=rows)
     idf = _idf(counts, wanted, corpus)
     text = _scaled(_bm25(counts, lengths, idf, B_TEXT))
-    window = _scaled(_bm25(_around(counts, group), _around(lengths, group), idf, B_WINDOW))
-    order = np.argsort(-window, kind="stable")
-    lead = np.empty(rows, np.float32)
-    lead[order] = _LEAD_HALF / (_LEAD_HALF + np.arange(rows, dtype=np.float32))
+    window = _scaled(_bm25(beside.around(counts), beside.around(lengths), idf, B_WINDOW))
+    told = np.flatnonzero(window > 0)
+    lead = np.zeros(rows, np.float32)
+    lead[told[np.argsort(-window[told], kind="stable")]] = _LEAD_HALF / (
+        _LEAD_HALF + np.arange(len(told), dtype=np.float32)
+    )
     return {
         "text": text,
         "window": window,
-        "lead": lead * (window > 0),
-        "before": _shift(text, group, -1),
-        "after": _shift(text, group, 1),
-        "pair": _pairs(question, corpus.terms, owner, rows),
+        "lead": lead,
+        "before": beside.shift(text, -1),
+        "after": beside.shift(text, 1),
+        "pair": _pairs(question, corpus.terms, places, rows),
     }
 
 
-def _vectors(corpus: Corpus) -> dict[str, Array]:
+def _vectors(corpus: Corpus, text: Array, beside: _Beside) -> dict[str, Array]:
+    """A text that has no vector yet is taken to be as near as its words are fitting."""
     group = corpus.group
     if corpus.dense is None:
         nothing = np.zeros(len(group), np.float32)
         return dict.fromkeys(DENSE_SIGNALS, nothing)
-    dense = np.nan_to_num(corpus.dense, nan=0.0).astype(np.float32)
-    before, after = _shift(dense, group, -1), _shift(dense, group, 1)
+    missing = np.isnan(corpus.dense)
+    dense = np.where(missing, 0, corpus.dense).astype(np.float32)
+    top = max(float(dense.max()), 1e-6)
+    dense[missing] = top * text[missing]
+    before, after = beside.shift(dense, -1), beside.shift(dense, 1)
     starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
     best = np.maximum.reduceat(dense, starts)
     return {
         "dense": dense,
-        "dense_lead": dense / max(float(dense.max()), 1e-6),
+        "dense_lead": dense / top,
         "dense_before": before,
         "dense_after": after,
         "dense_beside": np.maximum(before, after),
@@ -160,39 +234,16 @@ def _people(question: Question, corpus: Corpus) -> dict[str, Array]:
     if not question.names:
         nothing = np.zeros(rows, np.float32)
         return {"speaker": nothing, "named": nothing}
-    names = np.array(sorted(question.names), np.int64)
-    said = np.isin(corpus.speaker, names)
+    said = np.isin(corpus.speaker, np.array(question.names, np.int64))
     spoken = corpus.speaker != 0
-    owner = np.repeat(np.arange(rows), corpus.lengths)
-    named = _counts(corpus.terms, owner, names.astype(np.uint32), rows).sum(1) > 0
-    return {
-        "speaker": said.astype(np.float32) - (spoken & ~said),
-        "named": named.astype(np.float32),
-    }
+    laid, named = _laid_out(corpus), np.zeros(rows, np.float32)
+    for number in question.names:
+        named[_places(corpus, laid, number).row] = 1
+    return {"speaker": said.astype(np.float32) - (spoken & ~said), "named": named}
 
 
 def _has(facts: Array, fact: Fact) -> Array:
     return ((facts & int(fact)) > 0).astype(np.float32)
-
-
-def _shift(values: Array, group: Array, step: int) -> Array:
-    """Return for each row the value of the row `step` further in its conversation, else 0."""
-    out = np.zeros_like(values)
-    if abs(step) >= len(values):
-        return out
-    here, there = (slice(None, -step), slice(step, None))
-    if step < 0:
-        here, there = (slice(-step, None), slice(None, step))
-    same = group[here] == group[there]
-    out[here][same] = values[there][same]
-    return out
-
-
-def _around(values: Array, group: Array) -> Array:
-    beside = _shift(values, group, 1) + _shift(values, group, -1)
-    beyond = _shift(values, group, 2) + _shift(values, group, -2)
-    out: Array = values + 0.5 * beside + 0.25 * beyond
-    return out
 
 
 def _scaled(values: Array) -> Array:
@@ -204,39 +255,34 @@ def _scaled(values: Array) -> Array:
 def _bm25(counts: Array, lengths: Array, idf: Array, b: float) -> Array:
     mean = max(float(lengths.mean()), 1.0)
     norm = K1 * (1 - b + b * lengths / mean)
-    out: Array = (counts * (K1 + 1) / (counts + norm[:, None]) * idf).sum(1)
+    out: Array = (counts * (K1 + 1) / (counts + norm) * idf[:, None]).sum(0)
     return out
 
 
-def _counts(terms: Array, owner: Array, wanted: Array, rows: int) -> Array:
-    """Return how often each of `wanted` (sorted) stands in each text: float32, (rows, wanted)."""
-    if len(wanted) == 0 or len(terms) == 0:
-        return np.zeros((rows, len(wanted)), np.float32)
-    at = np.searchsorted(wanted, terms)
-    at[at == len(wanted)] = 0
-    hit = wanted[at] == terms
-    flat = np.bincount(owner[hit] * len(wanted) + at[hit], minlength=rows * len(wanted))
-    return flat.reshape(rows, len(wanted)).astype(np.float32)
-
-
-def _idf(counts: Array, wanted: Array, corpus: Corpus) -> Array:
-    total = len(counts) if corpus.total is None else corpus.total
-    found = (counts > 0).sum(0).astype(np.float32)
+def _idf(counts: Array, wanted: Sequence[int], corpus: Corpus) -> Array:
+    total = counts.shape[1] if corpus.total is None else corpus.total
+    found = (counts > 0).sum(1).astype(np.float32)
     if corpus.found is not None:
-        found = np.array([corpus.found.get(int(term), 0) for term in wanted], np.float32)
+        found = np.array([corpus.found.get(number, 0) for number in wanted], np.float32)
     rarity: Array = np.log(1 + np.maximum(total - found + 0.5, 0.5) / (found + 0.5))
     return rarity.astype(np.float32)
 
 
-def _pairs(question: Question, terms: Array, owner: Array, rows: int) -> Array:
+def _pairs(question: Question, terms: Array, places: Mapping[int, _Places], rows: int) -> Array:
     found = np.zeros(rows, np.float32)
-    if len(terms) > 1:
-        together = owner[1:] == owner[:-1]
-        for first, second in question.pairs:
-            hit = (terms[:-1] == first) & (terms[1:] == second) & together
-            found[owner[:-1][hit]] += 1
+    for first, second in question.pairs:
+        at = places[first]
+        followed = at.place + 1 < at.end
+        row, place = at.row[followed], at.place[followed]
+        found[row[terms[place + 1] == np.uint32(second)]] += 1
     capped: Array = np.minimum(found, 2) / 2
     return capped
+
+
+def _newness(at: Array) -> Array:
+    spread = float(np.ptp(at))
+    newness = (at - at.min()) / spread if spread > 0 else np.zeros(len(at))
+    return newness.astype(np.float32)
 
 
 def _nearness(question: Question, at: Array) -> Array:

@@ -10,9 +10,10 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from helix.core import sse
+from helix.core.clock import Moment
 from helix.core.db import Connection, Database, Role
 from helix.tasks import service
 from helix.tasks.errors import OperatorOnly, TaskTypeUnknown
@@ -41,8 +42,8 @@ class TaskBody(BaseModel):
     task_type: str = Field(max_length=100)
     payload: dict[str, Any] = Field(default_factory=dict)
     priority: Priority = Priority.NORMAL
-    scheduled_at: AwareDatetime | None = None
-    deadline: AwareDatetime | None = None
+    scheduled_at: Moment | None = None
+    deadline: Moment | None = None
     tags: list[str] = Field(default_factory=list, max_length=50)
     unique_key: str | None = Field(default=None, min_length=1, max_length=255)
     after: list[UUID] = Field(default_factory=list, max_length=100)
