@@ -243,7 +243,7 @@ COMMENT ON SEQUENCE task_woken_at IS 'Not a counter: Unix milliseconds of the la
 -- helix_tasks_offer: put pending tasks into their lanes, or set their timers. NOTIFY takes a lock that holds up every other commit,
 -- so it is sent only while a worker sleeps, and at most every 5 ms; a worker that has just been awake looks again by itself.
 CREATE FUNCTION helix_tasks_offer(p_ids uuid[], p_queues text[], p_types text[], p_priorities task_priority[], p_suspects boolean[], p_dues timestamptz[])
-RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public AS $body$
+RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public SET enable_nestloop = on AS $body$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_ms bigint := (extract(epoch FROM v_now) * 1000)::bigint;
@@ -295,11 +295,12 @@ COMMENT ON FUNCTION helix_tasks_offer(uuid[], text[], text[], task_priority[], b
 CREATE FUNCTION helix_tasks_inserted() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $body$
 DECLARE
     v_head bytea := uuidv7_head(clock_timestamp());
+    v_first bigint := uuidv7_first();
     v_xact xid8 := pg_current_xact_id();
     ready record;
 BEGIN
     INSERT INTO task_events (id, xact, task_id, user_id, event_type, data)
-    SELECT uuidv7_under(v_head), v_xact, n.id, n.user_id, 'task.created',
+    SELECT uuidv7_under(v_head, v_first + row_number() OVER ()), v_xact, n.id, n.user_id, 'task.created',
            CASE WHEN n.parent_task_id IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('parent_task_id', n.parent_task_id) END
     FROM new_rows AS n;
 
@@ -315,10 +316,14 @@ END
 $body$;
 COMMENT ON FUNCTION helix_tasks_inserted() IS 'Trigger: a new task gets its event and its place in the queue, whoever inserts it.';
 
-CREATE FUNCTION helix_tasks_updated() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $body$
+-- The plan of its first statement is kept by the session, made for as many rows as the first change had: usually one. With nested loops
+-- a batch of 250 then compared each old row with each new one, which doubled the cost of a claim. What it calls reads big tables by
+-- index, and sets them on again.
+CREATE FUNCTION helix_tasks_updated() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public SET enable_nestloop = off AS $body$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_head bytea := uuidv7_head(v_now);
+    v_first bigint := uuidv7_first();
     v_xact xid8 := pg_current_xact_id();
     v_refused integer;   -- changes that are not drawn
     v_ended integer;     -- tasks that reached an end
@@ -332,7 +337,7 @@ BEGIN
     -- What happened, in one pass over the rows: the old and the new ones are wide, and joining them anew for the events, for the
     -- history and for the counts cost a third of this trigger. Most statements are a claim or a batch of endings, and need no more.
     WITH moved AS MATERIALIZED (
-        SELECT n.id, n.user_id, n.attempt, n.status, o.status AS was, t.event_type, o.worker_id, o.fencing_token, o.started_at,
+        SELECT v_first + row_number() OVER () AS number, n.id, n.user_id, n.attempt, n.status, o.status AS was, t.event_type, o.worker_id, o.fencing_token, o.started_at,
                o.worker_id IS NOT NULL AND n.worker_id IS NULL AS parted, n.unique_key IS NOT NULL AS keyed, n.notification_config <> '{}' AS told,
                n.retry_count > o.retry_count AS retried, n.lost_count > o.lost_count AS lost,
                CASE WHEN n.status <> 'completed' THEN n.error_message END AS error,
@@ -343,15 +348,16 @@ BEGIN
         LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
     ), events AS (
         INSERT INTO task_events (id, task_id, user_id, event_type, data, xact)
-        SELECT uuidv7_under(v_head), m.id, m.user_id, m.event_type,
-               CASE WHEN m.status IN ('completed', 'running') THEN jsonb_build_object('attempt', m.attempt)
+        SELECT uuidv7_under(v_head, m.number), m.id, m.user_id, m.event_type,
+               CASE WHEN m.status IN ('completed', 'running') AND m.attempt = 1 THEN '{"attempt": 1}'::jsonb
+                    WHEN m.status IN ('completed', 'running') THEN jsonb_build_object('attempt', m.attempt)
                     ELSE jsonb_strip_nulls(jsonb_build_object('attempt', m.attempt, 'from', m.was, 'error', m.error, 'retry_at', m.retry_at)) END,
                v_xact
         FROM moved AS m WHERE m.status <> m.was AND m.event_type IS NOT NULL
     ), history AS (
         INSERT INTO task_execution_history (id, task_id, user_id, attempt, worker_id, fencing_token, event_type, started_at, completed_at,
                                             duration_ms, error_message, error_stack)
-        SELECT uuidv7_under(v_head), m.id, m.user_id, m.attempt, m.worker_id, m.fencing_token,
+        SELECT uuidv7_under(v_head, m.number), m.id, m.user_id, m.attempt, m.worker_id, m.fencing_token,
                CASE WHEN m.status <> 'pending' THEN m.status::text WHEN m.lost THEN 'lease_lost' WHEN m.retried THEN 'failed' ELSE 'released' END,
                m.started_at, v_now, greatest(0, (date_part('epoch', v_now - m.started_at) * 1000)::bigint), m.error, m.stack
         FROM moved AS m WHERE m.parted AND m.attempt > 0)
@@ -404,10 +410,8 @@ BEGIN
     END IF;
 
     IF v_unique > 0 THEN
-        DELETE FROM task_unique_keys AS k USING new_rows AS n
-        WHERE n.unique_key = k.key AND k.task_id = n.id
-          AND ((k.held_while = 'waiting' AND n.status NOT IN ('pending', 'paused', 'queued'))
-               OR (k.held_while <> 'period' AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')));
+        PERFORM helix_tasks_free_keys(array_agg(n.unique_key::text), array_agg(n.id), array_agg(n.status))
+        FROM new_rows AS n WHERE n.unique_key IS NOT NULL;
     END IF;
 
     IF v_waiting > 0 THEN
@@ -427,9 +431,20 @@ END
 $body$;
 COMMENT ON FUNCTION helix_tasks_updated() IS 'Trigger: refuses transitions that are not allowed; writes events, history, dead letters, webhook messages; frees keys and waiting tasks.';
 
+-- helix_tasks_free_keys: give back the keys that these tasks, in these states now, hold no longer. Index: task_unique_keys_pkey.
+CREATE FUNCTION helix_tasks_free_keys(p_keys text[], p_ids uuid[], p_statuses task_status[]) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, public SET enable_nestloop = on AS $body$
+    DELETE FROM task_unique_keys AS k USING unnest(p_keys, p_ids, p_statuses) AS n (key, id, status)
+    WHERE n.key = k.key AND k.task_id = n.id
+      AND ((k.held_while = 'waiting' AND n.status NOT IN ('pending', 'paused', 'queued'))
+           OR (k.held_while <> 'period' AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')))
+$body$;
+COMMENT ON FUNCTION helix_tasks_free_keys(text[], uuid[], task_status[]) IS 'Frees the unique keys that tasks no longer hold in the states they have reached.';
+
 -- helix_tasks_unblock: tell the tasks that waited for these. A task waiting for one that did not complete is cancelled.
+-- Index: task_dependencies_pkey, background_tasks_pkey. Without nested loops, as its caller runs, it would read every task there is.
 CREATE FUNCTION helix_tasks_unblock(p_completed uuid[], p_ended uuid[]) RETURNS void
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public AS $body$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public SET enable_nestloop = on AS $body$
 BEGIN
     WITH freed AS (
         DELETE FROM task_dependencies WHERE after_task_id = ANY (p_completed) RETURNING task_id
