@@ -39,7 +39,7 @@ from helix.tasks.link import TROUBLE, Link
 from helix.tasks.metrics import WorkerMetrics
 from helix.tasks.registry import TaskRegistry
 from helix.tasks.resources import Usage, read_usage, sample_between
-from helix.tasks.store import QUERIES, claim, finish
+from helix.tasks.store import QUERIES, claim, finish, one
 from helix.tasks.types import ClaimedTask, Outcome, Progress, Status, WorkerId
 
 __all__ = ["Worker", "WorkerOptions"]
@@ -221,11 +221,13 @@ class Worker:
                 renew_at_s = self._now_s() + self.options.lease_s / 6
             elif self._now_s() >= renew_at_s:
                 asked_at_s = self._now_s()
-                if not await QUERIES.row(
+                renewed = await QUERIES.row(
                     conn, "renew_lease", id=state.worker_id, lease_s=self.options.lease_s
-                ):
+                )
+                if renewed is None:
                     self._lose_everything()
                     continue
+                state.slow_by = renewed["now"] - self.clock.now()
                 state.lease_until_s = asked_at_s + self.options.lease_s
                 renew_at_s = asked_at_s + self.options.lease_s / 6
             if self._state is not None:
@@ -268,7 +270,7 @@ class Worker:
                     rate_max=rate_max,
                     rate_period_s=rate_period_s,
                 )
-        await QUERIES.run(
+        registered = await one(
             conn,
             "register_worker",
             id=worker_id,
@@ -278,7 +280,11 @@ class Worker:
             concurrency=self.options.concurrency,
             lease_s=self.options.lease_s,
         )
-        self._state = Held(worker_id, asked_at_s + self.options.lease_s)
+        self._state = Held(
+            worker_id,
+            asked_at_s + self.options.lease_s,
+            slow_by=registered["now"] - self.clock.now(),
+        )
         self.ready.set()
         self._wake.set()
         self._room.set()
