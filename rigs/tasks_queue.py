@@ -12,6 +12,8 @@
     silence    one task that says nothing is marked stuck; one that is slow but reports is not
     deaf       no notification ever arrives: tasks begin within 5 s all the same
     flood      a queue of notifications that is full: enqueueing refuses nothing
+    feed       10,000 overlapping transactions draw the ids of their events early and commit late: a
+               reader of the stream skips none (one that goes by ids does: the control)
 
 `--short` makes the numbers small: under a minute in all.
 """
@@ -48,6 +50,7 @@ from helix.tasks import (
     enqueue_many,
     run_worker,
 )
+from helix.tasks.feed import EventFeed
 from helix.tasks.keeper import fire_schedules, sync_schedules
 from helix.tasks.store import QUERIES, claim
 from helix.tasks.types import Schedule, WorkerId
@@ -367,6 +370,47 @@ async def flood(bed: Bed) -> bool:
     return len(made) == 200 and refused
 
 
+async def feed(bed: Bed) -> bool:
+    """D17: what is committed late is told late, but told."""
+    late = bed.size(10_000, 400)
+    writers = [await connect(bed.url, role=Role.OPERATOR) for _ in range(8)]
+    reader = await connect(bed.url, role=Role.OPERATOR)
+    told: Counter[UUID] = Counter()
+    by_id: set[UUID] = set()
+    stream = await EventFeed.from_now(reader)
+    last, over = UUID(int=0), asyncio.Event()
+
+    async def write(conn: Connection, share: int) -> None:
+        for _ in range(share):
+            async with conn.transaction():
+                await enqueue_many(conn, [NewTask("fed", {})])
+                await asyncio.sleep(bed.chance.random() * 0.004)
+
+    async def read() -> None:
+        nonlocal last
+        while True:
+            final = over.is_set()
+            found = await stream.read(reader)
+            told.update(event.id for _, event in found)
+            rows = await reader.fetch("SELECT id FROM task_events WHERE id > $1 ORDER BY id", last)
+            by_id.update(row["id"] for row in rows)
+            last = rows[-1]["id"] if rows else last
+            if final and not found:
+                return
+
+    reading = asyncio.create_task(read())
+    await asyncio.gather(*(write(conn, late // len(writers)) for conn in writers))
+    over.set()
+    await reading
+    kept = {row["id"] for row in await reader.fetch("SELECT id FROM task_events")}
+    for conn in (*writers, reader):
+        await conn.close()
+    skipped, twice = len(kept - told.keys()), sum(1 for count in told.values() if count > 1)
+    say(f"feed: {len(kept):,} events of overlapping transactions: {skipped} skipped, {twice} told "
+        f"twice; a reader that goes by ids skips {len(kept - by_id):,}")  # fmt: skip
+    return skipped == 0 and twice == 0 and len(kept - by_id) > 0
+
+
 async def _nothing(ctx: TaskContext, payload: dict[str, int]) -> None:
     """Does nothing."""
 
@@ -379,6 +423,7 @@ EXPERIMENTS: dict[str, Callable[[Bed], Awaitable[bool]]] = {
     "silence": silence,
     "deaf": deaf,
     "flood": flood,
+    "feed": feed,
 }
 
 

@@ -241,6 +241,24 @@ async def test_striking_a_worker_off_by_hand_gives_its_tasks_back(db: Database) 
         assert await status_of(conn, made.id) == "pending"
 
 
+async def test_worker_that_comes_back_under_its_old_id_cannot_end_what_it_held_before(
+    db: Database,
+) -> None:
+    task_type = new_type()
+    again = {"host": "test", "pid": 1, "queues": [], "concurrency": 10, "lease_s": 3600.0}
+    async with operator(db) as conn:
+        worker_id = await register(conn)
+        made = await enqueue(conn, plain(task_type))
+        [before] = await take(conn, worker_id, task_type)
+        await kill(conn, worker_id)
+        await QUERIES.run(conn, "register_worker", id=worker_id, **again)
+        [after] = await take(conn, worker_id, task_type)
+        assert (before.id, after.id) == (made.id, made.id)
+        assert not await end(conn, worker_id, before, Status.COMPLETED)
+        assert await status_of(conn, made.id) == "running"
+        assert await end(conn, worker_id, after, Status.COMPLETED)
+
+
 async def test_third_death_of_its_worker_makes_a_dead_letter_with_its_history(db: Database) -> None:
     task_type = new_type()
     async with operator(db) as conn:
