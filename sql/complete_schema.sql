@@ -2045,12 +2045,11 @@ CREATE FUNCTION public.helix_tasks_inserted() RETURNS trigger
     AS $$
 DECLARE
     v_head bytea := uuidv7_head(clock_timestamp());
-    v_first bigint := uuidv7_first();
     v_xact xid8 := pg_current_xact_id();
     ready record;
 BEGIN
     INSERT INTO task_events (id, xact, task_id, user_id, event_type, data)
-    SELECT uuidv7_under(v_head, v_first + row_number() OVER ()), v_xact, n.id, n.user_id, 'task.created',
+    SELECT uuidv7_under(v_head), v_xact, n.id, n.user_id, 'task.created',
            CASE WHEN n.parent_task_id IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('parent_task_id', n.parent_task_id) END
     FROM new_rows AS n;
 
@@ -2328,7 +2327,6 @@ CREATE FUNCTION public.helix_tasks_updated() RETURNS trigger
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_head bytea := uuidv7_head(v_now);
-    v_first bigint := uuidv7_first();
     v_xact xid8 := pg_current_xact_id();
     v_refused integer;   -- changes that are not drawn
     v_ended integer;     -- tasks that reached an end
@@ -2342,7 +2340,7 @@ BEGIN
     -- What happened, in one pass over the rows: the old and the new ones are wide, and joining them anew for the events, for the
     -- history and for the counts cost a third of this trigger. Most statements are a claim or a batch of endings, and need no more.
     WITH moved AS MATERIALIZED (
-        SELECT v_first + row_number() OVER () AS number, n.id, n.user_id, n.attempt, n.status, o.status AS was, t.event_type, o.worker_id, o.fencing_token, o.started_at,
+        SELECT n.id, n.user_id, n.attempt, n.status, o.status AS was, t.event_type, o.worker_id, o.fencing_token, o.started_at,
                o.worker_id IS NOT NULL AND n.worker_id IS NULL AS parted, n.unique_key IS NOT NULL AS keyed, n.notification_config <> '{}' AS told,
                n.retry_count > o.retry_count AS retried, n.lost_count > o.lost_count AS lost,
                CASE WHEN n.status <> 'completed' THEN n.error_message END AS error,
@@ -2353,16 +2351,15 @@ BEGIN
         LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
     ), events AS (
         INSERT INTO task_events (id, task_id, user_id, event_type, data, xact)
-        SELECT uuidv7_under(v_head, m.number), m.id, m.user_id, m.event_type,
-               CASE WHEN m.status IN ('completed', 'running') AND m.attempt = 1 THEN '{"attempt": 1}'::jsonb
-                    WHEN m.status IN ('completed', 'running') THEN jsonb_build_object('attempt', m.attempt)
+        SELECT uuidv7_under(v_head), m.id, m.user_id, m.event_type,
+               CASE WHEN m.status IN ('completed', 'running') THEN jsonb_build_object('attempt', m.attempt)
                     ELSE jsonb_strip_nulls(jsonb_build_object('attempt', m.attempt, 'from', m.was, 'error', m.error, 'retry_at', m.retry_at)) END,
                v_xact
         FROM moved AS m WHERE m.status <> m.was AND m.event_type IS NOT NULL
     ), history AS (
         INSERT INTO task_execution_history (id, task_id, user_id, attempt, worker_id, fencing_token, event_type, started_at, completed_at,
                                             duration_ms, error_message, error_stack)
-        SELECT uuidv7_under(v_head, m.number), m.id, m.user_id, m.attempt, m.worker_id, m.fencing_token,
+        SELECT uuidv7_under(v_head), m.id, m.user_id, m.attempt, m.worker_id, m.fencing_token,
                CASE WHEN m.status <> 'pending' THEN m.status::text WHEN m.lost THEN 'lease_lost' WHEN m.retried THEN 'failed' ELSE 'released' END,
                m.started_at, v_now, greatest(0, (date_part('epoch', v_now - m.started_at) * 1000)::bigint), m.error, m.stack
         FROM moved AS m WHERE m.parted AND m.attempt > 0)
@@ -2977,23 +2974,17 @@ CREATE FUNCTION public.uuidv7_beside(id uuid) RETURNS uuid
 
 COMMENT ON FUNCTION public.uuidv7_beside(id uuid) IS 'A new random UUIDv7 carrying the same millisecond as the argument, so both live in the same monthly partition. Not ordered among its siblings.';
 
-CREATE FUNCTION public.uuidv7_first() RETURNS bigint
-    LANGUAGE sql PARALLEL RESTRICTED
-    RETURN ((floor((random() * ('1099511627776'::bigint)::double precision)))::bigint << 22);
-
-COMMENT ON FUNCTION public.uuidv7_first() IS 'Where the rows of one statement are numbered from, for uuidv7_under: 40 bits of random() before room for four million numbers.';
-
 CREATE FUNCTION public.uuidv7_head(moment timestamp with time zone) RETURNS bytea
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN int8send(((((((date_part('epoch'::text, moment) * ('1000000'::numeric)::double precision))::bigint / 1000) << 16) | (28672)::bigint) | (((((date_part('epoch'::text, moment) * ('1000000'::numeric)::double precision))::bigint % (1000)::bigint) * 4096) / 1000)));
 
 COMMENT ON FUNCTION public.uuidv7_head(moment timestamp with time zone) IS 'The first half of a UUIDv7: 48 bits of Unix milliseconds, version 7, 12 bits of the fraction of the millisecond.';
 
-CREATE FUNCTION public.uuidv7_under(head bytea, number bigint) RETURNS uuid
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (encode((head || int8send((number | '-9223372036854775808'::bigint))), 'hex'::text))::uuid;
+CREATE FUNCTION public.uuidv7_under(head bytea) RETURNS uuid
+    LANGUAGE sql STRICT PARALLEL RESTRICTED
+    RETURN (encode((head || int8send((((random() * ('4503599627370496'::bigint)::double precision))::bigint | '-9223372036854775808'::bigint))), 'hex'::text))::uuid;
 
-COMMENT ON FUNCTION public.uuidv7_under(head bytea, number bigint) IS 'The UUIDv7 of a moment (uuidv7_head) and a number below 2^62 (uuidv7_first and on): unique, not unguessable. For the rows of one statement.';
+COMMENT ON FUNCTION public.uuidv7_under(head bytea) IS 'A UUIDv7 of the moment of uuidv7_head, with 52 bits of random(): unique, not unguessable. For the rows of one statement.';
 
 CREATE TABLE public.acp_agents (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -12640,4 +12631,4 @@ INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, appl
     ('030', 'What search reads of a text as one value, an index by tenant and term, vectors of parts', '820ba2348d43fb2ca96e541da1f4192c4c758f8703812db45eeaa92d75607615', 'applied', 1, now()),
     ('031', 'Count the batches of plain calls in two steps', '9ecb8c5eafa921206a63d33e99971339c3a908e9fd3d35ef9f876a6005a197f1', 'applied', 1, now()),
     ('032', 'Tasks: less work for every attempt', '9ccdf930860b124857827769c07e525b7eaf17526d53c259e6b0392e712d2130', 'applied', 1, now()),
-    ('036', 'Tasks: batches planned as batches, and the rest as the rest', 'dc05f0b68b8ba50f284a4086234697943c0b5579119a756708255dc4a81741c2', 'applied', 1, now());
+    ('036', 'Tasks: batches planned as batches, and the rest as the rest', '23086da672674b39a60203311d244adaf32e0314742253528b94d58f48a2a359', 'applied', 1, now());

@@ -1,33 +1,4 @@
 -- Tasks as revision 032 had them. Locks: none on tables.
-CREATE FUNCTION uuidv7_under(head bytea) RETURNS uuid
-    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
-    RETURN encode(head || int8send((random() * 4503599627370496)::bigint | (-9223372036854775808)), 'hex')::uuid;
-
-COMMENT ON FUNCTION uuidv7_under(bytea) IS
-    'A UUIDv7 of the moment of uuidv7_head, with 52 bits of random(): unique, not unguessable. For the rows of one statement.';
-
-CREATE OR REPLACE FUNCTION helix_tasks_inserted() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $body$
-DECLARE
-    v_head bytea := uuidv7_head(clock_timestamp());
-    v_xact xid8 := pg_current_xact_id();
-    ready record;
-BEGIN
-    INSERT INTO task_events (id, xact, task_id, user_id, event_type, data)
-    SELECT uuidv7_under(v_head), v_xact, n.id, n.user_id, 'task.created',
-           CASE WHEN n.parent_task_id IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('parent_task_id', n.parent_task_id) END
-    FROM new_rows AS n;
-
-    SELECT array_agg(n.id) AS ids, array_agg(n.queue::text) AS queues, array_agg(n.task_type::text) AS types,
-           array_agg(n.priority) AS priorities, array_agg(n.lost_count > 0) AS suspects, array_agg(n.scheduled_at) AS dues
-    INTO ready
-    FROM new_rows AS n WHERE n.status = 'pending' AND n.blocked_by = 0 AND n.deleted_at IS NULL;
-    IF ready.ids IS NOT NULL THEN
-        PERFORM helix_tasks_offer(ready.ids, ready.queues, ready.types, ready.priorities, ready.suspects, ready.dues);
-    END IF;
-    RETURN NULL;
-END
-$body$;
-
 CREATE OR REPLACE FUNCTION helix_tasks_updated() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $body$
 DECLARE
     v_now timestamptz := clock_timestamp();
@@ -142,5 +113,3 @@ $body$;
 ALTER FUNCTION helix_tasks_offer(uuid[], text[], text[], task_priority[], boolean[], timestamptz[]) RESET enable_nestloop;
 ALTER FUNCTION helix_tasks_unblock(uuid[], uuid[]) RESET enable_nestloop;
 DROP FUNCTION helix_tasks_free_keys(text[], uuid[], task_status[]);
-DROP FUNCTION uuidv7_under(bytea, bigint);
-DROP FUNCTION uuidv7_first();

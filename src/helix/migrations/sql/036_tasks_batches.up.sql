@@ -1,20 +1,5 @@
--- Tasks: claims cost the same whatever a session claimed first, ending a task that others wait for reads no more than those, and the
--- events of one statement are numbered, so that their index fills its pages.
+-- Tasks: claims cost the same whatever a session claimed first, and ending a task that others wait for reads no more than those.
 -- Locks: none on tables; functions are replaced, and sessions take the new ones up at their next statement.
-CREATE FUNCTION uuidv7_first() RETURNS bigint
-    LANGUAGE sql VOLATILE PARALLEL RESTRICTED
-    RETURN floor(random() * 1099511627776)::bigint << 22;
-
-COMMENT ON FUNCTION uuidv7_first() IS
-    'Where the rows of one statement are numbered from, for uuidv7_under: 40 bits of random() before room for four million numbers.';
-
-CREATE FUNCTION uuidv7_under(head bytea, number bigint) RETURNS uuid
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN encode(head || int8send(number | (-9223372036854775808)), 'hex')::uuid;
-
-COMMENT ON FUNCTION uuidv7_under(bytea, bigint) IS
-    'The UUIDv7 of a moment (uuidv7_head) and a number below 2^62 (uuidv7_first and on): unique, not unguessable. For the rows of one statement.';
-
 CREATE FUNCTION helix_tasks_free_keys(p_keys text[], p_ids uuid[], p_statuses task_status[]) RETURNS void
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, public SET enable_nestloop = on AS $body$
     DELETE FROM task_unique_keys AS k USING unnest(p_keys, p_ids, p_statuses) AS n (key, id, status)
@@ -28,34 +13,10 @@ COMMENT ON FUNCTION helix_tasks_free_keys(text[], uuid[], task_status[]) IS 'Fre
 ALTER FUNCTION helix_tasks_offer(uuid[], text[], text[], task_priority[], boolean[], timestamptz[]) SET enable_nestloop = on;
 ALTER FUNCTION helix_tasks_unblock(uuid[], uuid[]) SET enable_nestloop = on;
 
-CREATE OR REPLACE FUNCTION helix_tasks_inserted() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $body$
-DECLARE
-    v_head bytea := uuidv7_head(clock_timestamp());
-    v_first bigint := uuidv7_first();
-    v_xact xid8 := pg_current_xact_id();
-    ready record;
-BEGIN
-    INSERT INTO task_events (id, xact, task_id, user_id, event_type, data)
-    SELECT uuidv7_under(v_head, v_first + row_number() OVER ()), v_xact, n.id, n.user_id, 'task.created',
-           CASE WHEN n.parent_task_id IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('parent_task_id', n.parent_task_id) END
-    FROM new_rows AS n;
-
-    SELECT array_agg(n.id) AS ids, array_agg(n.queue::text) AS queues, array_agg(n.task_type::text) AS types,
-           array_agg(n.priority) AS priorities, array_agg(n.lost_count > 0) AS suspects, array_agg(n.scheduled_at) AS dues
-    INTO ready
-    FROM new_rows AS n WHERE n.status = 'pending' AND n.blocked_by = 0 AND n.deleted_at IS NULL;
-    IF ready.ids IS NOT NULL THEN
-        PERFORM helix_tasks_offer(ready.ids, ready.queues, ready.types, ready.priorities, ready.suspects, ready.dues);
-    END IF;
-    RETURN NULL;
-END
-$body$;
-
 CREATE OR REPLACE FUNCTION helix_tasks_updated() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public SET enable_nestloop = off AS $body$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_head bytea := uuidv7_head(v_now);
-    v_first bigint := uuidv7_first();
     v_xact xid8 := pg_current_xact_id();
     v_refused integer;   -- changes that are not drawn
     v_ended integer;     -- tasks that reached an end
@@ -69,7 +30,7 @@ BEGIN
     -- What happened, in one pass over the rows: the old and the new ones are wide, and joining them anew for the events, for the
     -- history and for the counts cost a third of this trigger. Most statements are a claim or a batch of endings, and need no more.
     WITH moved AS MATERIALIZED (
-        SELECT v_first + row_number() OVER () AS number, n.id, n.user_id, n.attempt, n.status, o.status AS was, t.event_type, o.worker_id, o.fencing_token, o.started_at,
+        SELECT n.id, n.user_id, n.attempt, n.status, o.status AS was, t.event_type, o.worker_id, o.fencing_token, o.started_at,
                o.worker_id IS NOT NULL AND n.worker_id IS NULL AS parted, n.unique_key IS NOT NULL AS keyed, n.notification_config <> '{}' AS told,
                n.retry_count > o.retry_count AS retried, n.lost_count > o.lost_count AS lost,
                CASE WHEN n.status <> 'completed' THEN n.error_message END AS error,
@@ -80,16 +41,15 @@ BEGIN
         LEFT JOIN task_transitions AS t ON t.from_status = o.status AND t.to_status = n.status
     ), events AS (
         INSERT INTO task_events (id, task_id, user_id, event_type, data, xact)
-        SELECT uuidv7_under(v_head, m.number), m.id, m.user_id, m.event_type,
-               CASE WHEN m.status IN ('completed', 'running') AND m.attempt = 1 THEN '{"attempt": 1}'::jsonb
-                    WHEN m.status IN ('completed', 'running') THEN jsonb_build_object('attempt', m.attempt)
+        SELECT uuidv7_under(v_head), m.id, m.user_id, m.event_type,
+               CASE WHEN m.status IN ('completed', 'running') THEN jsonb_build_object('attempt', m.attempt)
                     ELSE jsonb_strip_nulls(jsonb_build_object('attempt', m.attempt, 'from', m.was, 'error', m.error, 'retry_at', m.retry_at)) END,
                v_xact
         FROM moved AS m WHERE m.status <> m.was AND m.event_type IS NOT NULL
     ), history AS (
         INSERT INTO task_execution_history (id, task_id, user_id, attempt, worker_id, fencing_token, event_type, started_at, completed_at,
                                             duration_ms, error_message, error_stack)
-        SELECT uuidv7_under(v_head, m.number), m.id, m.user_id, m.attempt, m.worker_id, m.fencing_token,
+        SELECT uuidv7_under(v_head), m.id, m.user_id, m.attempt, m.worker_id, m.fencing_token,
                CASE WHEN m.status <> 'pending' THEN m.status::text WHEN m.lost THEN 'lease_lost' WHEN m.retried THEN 'failed' ELSE 'released' END,
                m.started_at, v_now, greatest(0, (date_part('epoch', v_now - m.started_at) * 1000)::bigint), m.error, m.stack
         FROM moved AS m WHERE m.parted AND m.attempt > 0)
@@ -162,4 +122,3 @@ BEGIN
 END
 $body$;
 
-DROP FUNCTION uuidv7_under(bytea);
