@@ -38,12 +38,12 @@ SCRIPTS = ROOT / "bench" / "peers"
 PYTHON_PEERS = ("procrastinate", "pgqueuer", "asyncpg", "dbos", "psycopg[binary,pool]", "uvloop")
 NODE_PEERS = ("graphile-worker@0.17", "pg@8")
 TIMEOUT_S = 240
-# jobs, 5 ms jobs, single enqueues: enough for a second or more of work each
+# jobs, 5 ms jobs, single enqueues: enough for a second or more of work each, also of a short run
 SIZES = {
-    "helix": (40_000, 4_000, 300),
+    "helix": (100_000, 4_000, 300),
     "graphile-worker": (12_000, 2_000, 300),
-    "graphile-worker, local queue": (40_000, 4_000, 300),
-    "pgqueuer": (20_000, 2_000, 300),
+    "graphile-worker, local queue": (100_000, 4_000, 300),
+    "pgqueuer": (60_000, 2_000, 300),
     "dbos": (1_000, 0, 0),
     "procrastinate": (1_000, 300, 100),
 }
@@ -214,7 +214,10 @@ async def run(*, short: bool, rounds: int, peers: Path) -> None:
 
 
 def ratios(results: dict[str, dict[str, Any]]) -> str:
-    """Return the lines at the end: Helix's no-op drain over the peers', best round each."""
+    """Return the lines at the end: Helix's no-op drain over the peers', best round each.
+
+    The rates come first: a ratio rises as well when the peer has a bad moment.
+    """
     own = results["helix"]["noop_per_s"]
     shown = {
         "ratio_pgqueuer": "pgqueuer",
@@ -223,10 +226,12 @@ def ratios(results: dict[str, dict[str, Any]]) -> str:
         "ratio_procrastinate": "procrastinate",
         "ratio_graphile": "graphile-worker",
     }
-    return "\n".join(
+    rates = ", ".join(f"{name} {results[name]['noop_per_s']:,.0f}" for name in results)
+    lines = (
         f"{label}={own / results[name]['noop_per_s']:.2f}" if name in results else f"{label}=nan"
         for label, name in shown.items()
     )
+    return "\n".join((f"no-ops a second: {rates}", *lines))
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 -- migrations have run. On an empty database with pgvector it makes the same schema, and Helix goes
 -- on from there:  psql -v ON_ERROR_STOP=1 -d DATABASE -f sql/complete_schema.sql
 -- Partitions of months are made at the end, for the day it is run.
--- Head: 035.
+-- Head: 036.
 
 -- Bodies may name tables that come later; nothing is checked less in the end.
 SET check_function_bodies = off;
@@ -2026,6 +2026,19 @@ $$;
 
 COMMENT ON FUNCTION public.helix_tasks_errors(history jsonb, entry jsonb) IS 'Appends an error to error_history, which keeps the last 20.';
 
+CREATE FUNCTION public.helix_tasks_free_keys(p_keys text[], p_ids uuid[], p_statuses public.task_status[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'public'
+    SET enable_nestloop TO 'on'
+    AS $$
+    DELETE FROM task_unique_keys AS k USING unnest(p_keys, p_ids, p_statuses) AS n (key, id, status)
+    WHERE n.key = k.key AND k.task_id = n.id
+      AND ((k.held_while = 'waiting' AND n.status NOT IN ('pending', 'paused', 'queued'))
+           OR (k.held_while <> 'period' AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')))
+$$;
+
+COMMENT ON FUNCTION public.helix_tasks_free_keys(p_keys text[], p_ids uuid[], p_statuses public.task_status[]) IS 'Frees the unique keys that tasks no longer hold in the states they have reached.';
+
 CREATE FUNCTION public.helix_tasks_inserted() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public'
@@ -2088,6 +2101,7 @@ COMMENT ON FUNCTION public.helix_tasks_lost(p_worker_id text, p_ids uuid[], p_wa
 CREATE FUNCTION public.helix_tasks_offer(p_ids uuid[], p_queues text[], p_types text[], p_priorities public.task_priority[], p_suspects boolean[], p_dues timestamp with time zone[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public'
+    SET enable_nestloop TO 'on'
     AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
@@ -2283,6 +2297,7 @@ COMMENT ON FUNCTION public.helix_tasks_trim(p_max integer) IS 'Deletes at most p
 CREATE FUNCTION public.helix_tasks_unblock(p_completed uuid[], p_ended uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public'
+    SET enable_nestloop TO 'on'
     AS $$
 BEGIN
     WITH freed AS (
@@ -2307,6 +2322,7 @@ COMMENT ON FUNCTION public.helix_tasks_unblock(p_completed uuid[], p_ended uuid[
 CREATE FUNCTION public.helix_tasks_updated() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public'
+    SET enable_nestloop TO 'off'
     AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
@@ -2396,10 +2412,8 @@ BEGIN
     END IF;
 
     IF v_unique > 0 THEN
-        DELETE FROM task_unique_keys AS k USING new_rows AS n
-        WHERE n.unique_key = k.key AND k.task_id = n.id
-          AND ((k.held_while = 'waiting' AND n.status NOT IN ('pending', 'paused', 'queued'))
-               OR (k.held_while <> 'period' AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')));
+        PERFORM helix_tasks_free_keys(array_agg(n.unique_key::text), array_agg(n.id), array_agg(n.status))
+        FROM new_rows AS n WHERE n.unique_key IS NOT NULL;
     END IF;
 
     IF v_waiting > 0 THEN
@@ -3640,7 +3654,6 @@ CREATE TABLE public.memory_entities (
     properties jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    name_key text GENERATED ALWAYS AS (lower((name)::text)) STORED NOT NULL,
     CONSTRAINT memory_entities_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
     CONSTRAINT memory_entities_mention_count_check CHECK ((mention_count >= 0))
 );
@@ -3654,8 +3667,6 @@ COMMENT ON COLUMN public.memory_entities.type IS 'person, place, project ... An 
 COMMENT ON COLUMN public.memory_entities.aliases IS 'Other names of the same entity.';
 
 COMMENT ON COLUMN public.memory_entities.importance IS '0 to 1.';
-
-COMMENT ON COLUMN public.memory_entities.name_key IS 'Derived: the name in lower case, a column because under a policy no index of lower(name) is used.';
 
 CREATE VIEW public.cognee_entities WITH (security_invoker='true') AS
  SELECT id,
@@ -9253,7 +9264,7 @@ CREATE INDEX memory_embeddings_default_embedding_config_id_idx ON public.memory_
 
 CREATE INDEX memory_embeddings_default_user_id_embedding_config_id_idx ON public.memory_embeddings_default USING btree (user_id, embedding_config_id);
 
-CREATE INDEX memory_entities_user_id_name_key_idx ON public.memory_entities USING btree (user_id, name_key);
+CREATE INDEX memory_entities_user_id_lower_name_idx ON public.memory_entities USING btree (user_id, lower((name)::text));
 
 CREATE INDEX memory_entity_mentions_entity_id_idx ON public.memory_entity_mentions USING btree (entity_id);
 
@@ -12620,4 +12631,4 @@ INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, appl
     ('030', 'What search reads of a text as one value, an index by tenant and term, vectors of parts', '820ba2348d43fb2ca96e541da1f4192c4c758f8703812db45eeaa92d75607615', 'applied', 1, now()),
     ('031', 'Count the batches of plain calls in two steps', '9ecb8c5eafa921206a63d33e99971339c3a908e9fd3d35ef9f876a6005a197f1', 'applied', 1, now()),
     ('032', 'Tasks: less work for every attempt', '9ccdf930860b124857827769c07e525b7eaf17526d53c259e6b0392e712d2130', 'applied', 1, now()),
-    ('035', 'Entities are found by a stored key of their names', 'f8c5f4b5fa097ae7d79eb44b86223bbf5bd6f1a94f263caca6ea5e13edaa901e', 'applied', 1, now());
+    ('036', 'Tasks: batches planned as batches, and the rest as the rest', '23086da672674b39a60203311d244adaf32e0314742253528b94d58f48a2a359', 'applied', 1, now());

@@ -243,7 +243,7 @@ COMMENT ON SEQUENCE task_woken_at IS 'Not a counter: Unix milliseconds of the la
 -- helix_tasks_offer: put pending tasks into their lanes, or set their timers. NOTIFY takes a lock that holds up every other commit,
 -- so it is sent only while a worker sleeps, and at most every 5 ms; a worker that has just been awake looks again by itself.
 CREATE FUNCTION helix_tasks_offer(p_ids uuid[], p_queues text[], p_types text[], p_priorities task_priority[], p_suspects boolean[], p_dues timestamptz[])
-RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public AS $body$
+RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public SET enable_nestloop = on AS $body$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_ms bigint := (extract(epoch FROM v_now) * 1000)::bigint;
@@ -315,7 +315,10 @@ END
 $body$;
 COMMENT ON FUNCTION helix_tasks_inserted() IS 'Trigger: a new task gets its event and its place in the queue, whoever inserts it.';
 
-CREATE FUNCTION helix_tasks_updated() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $body$
+-- The plan of its first statement is kept by the session, made for as many rows as the first change had: usually one. With nested loops
+-- a batch of 250 then compared each old row with each new one, which doubled the cost of a claim. What it calls reads big tables by
+-- index, and sets them on again.
+CREATE FUNCTION helix_tasks_updated() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public SET enable_nestloop = off AS $body$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_head bytea := uuidv7_head(v_now);
@@ -404,10 +407,8 @@ BEGIN
     END IF;
 
     IF v_unique > 0 THEN
-        DELETE FROM task_unique_keys AS k USING new_rows AS n
-        WHERE n.unique_key = k.key AND k.task_id = n.id
-          AND ((k.held_while = 'waiting' AND n.status NOT IN ('pending', 'paused', 'queued'))
-               OR (k.held_while <> 'period' AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')));
+        PERFORM helix_tasks_free_keys(array_agg(n.unique_key::text), array_agg(n.id), array_agg(n.status))
+        FROM new_rows AS n WHERE n.unique_key IS NOT NULL;
     END IF;
 
     IF v_waiting > 0 THEN
@@ -427,9 +428,20 @@ END
 $body$;
 COMMENT ON FUNCTION helix_tasks_updated() IS 'Trigger: refuses transitions that are not allowed; writes events, history, dead letters, webhook messages; frees keys and waiting tasks.';
 
+-- helix_tasks_free_keys: give back the keys that these tasks, in these states now, hold no longer. Index: task_unique_keys_pkey.
+CREATE FUNCTION helix_tasks_free_keys(p_keys text[], p_ids uuid[], p_statuses task_status[]) RETURNS void
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, public SET enable_nestloop = on AS $body$
+    DELETE FROM task_unique_keys AS k USING unnest(p_keys, p_ids, p_statuses) AS n (key, id, status)
+    WHERE n.key = k.key AND k.task_id = n.id
+      AND ((k.held_while = 'waiting' AND n.status NOT IN ('pending', 'paused', 'queued'))
+           OR (k.held_while <> 'period' AND n.status IN ('completed', 'failed', 'cancelled', 'dead_letter')))
+$body$;
+COMMENT ON FUNCTION helix_tasks_free_keys(text[], uuid[], task_status[]) IS 'Frees the unique keys that tasks no longer hold in the states they have reached.';
+
 -- helix_tasks_unblock: tell the tasks that waited for these. A task waiting for one that did not complete is cancelled.
+-- Index: task_dependencies_pkey, background_tasks_pkey. Without nested loops, as its caller runs, it would read every task there is.
 CREATE FUNCTION helix_tasks_unblock(p_completed uuid[], p_ended uuid[]) RETURNS void
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public AS $body$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public SET enable_nestloop = on AS $body$
 BEGIN
     WITH freed AS (
         DELETE FROM task_dependencies WHERE after_task_id = ANY (p_completed) RETURNING task_id

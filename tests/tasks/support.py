@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,10 +19,14 @@ QUICK = WorkerOptions(concurrency=10, control_s=0.01, poll_s=0.05, drain_s=0.2, 
 
 
 class ShiftedClock(SystemClock):
-    """The machine's clock, which a test can put forward."""
+    """The machine's clock, which a test can put forward; its calendar may be wrong by `wrong`."""
 
-    def __init__(self) -> None:
+    def __init__(self, wrong: timedelta = timedelta(0)) -> None:
         self.ahead_s = 0.0
+        self.wrong = wrong
+
+    def now(self) -> datetime:
+        return super().now() + self.wrong
 
     def monotonic_s(self) -> float:
         return super().monotonic_s() + self.ahead_s

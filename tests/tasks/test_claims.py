@@ -11,9 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helix.core.db import Connection, Database, Role, connect
-from helix.tasks import Status, enqueue, enqueue_many
+from helix.tasks import HeldWhile, Status, Unique, enqueue, enqueue_many
 from helix.tasks.store import QUERIES
 from tests.tasks.support import end, kill, new_type, operator, plain, register, status_of, take
+
+READ_IN_FULL = """
+    SELECT sum(seq_tup_read) FROM pg_stat_xact_user_tables
+    WHERE relname LIKE 'background_tasks%' OR relname LIKE 'task_unique_keys%'
+"""
 
 
 class Schedule:
@@ -236,6 +241,24 @@ async def test_striking_a_worker_off_by_hand_gives_its_tasks_back(db: Database) 
         assert await status_of(conn, made.id) == "pending"
 
 
+async def test_worker_that_comes_back_under_its_old_id_cannot_end_what_it_held_before(
+    db: Database,
+) -> None:
+    task_type = new_type()
+    again = {"host": "test", "pid": 1, "queues": [], "concurrency": 10, "lease_s": 3600.0}
+    async with operator(db) as conn:
+        worker_id = await register(conn)
+        made = await enqueue(conn, plain(task_type))
+        [before] = await take(conn, worker_id, task_type)
+        await kill(conn, worker_id)
+        await QUERIES.run(conn, "register_worker", id=worker_id, **again)
+        [after] = await take(conn, worker_id, task_type)
+        assert (before.id, after.id) == (made.id, made.id)
+        assert not await end(conn, worker_id, before, Status.COMPLETED)
+        assert await status_of(conn, made.id) == "running"
+        assert await end(conn, worker_id, after, Status.COMPLETED)
+
+
 async def test_third_death_of_its_worker_makes_a_dead_letter_with_its_history(db: Database) -> None:
     task_type = new_type()
     async with operator(db) as conn:
@@ -279,6 +302,50 @@ async def test_hot_statements_read_no_index_of_finished_work(machinery: Any) -> 
     plan = "\n".join(row[0] for row in rows)
     assert "pkey" in plan
     assert "idx_tasks" not in plan
+
+
+async def test_batch_is_planned_as_one_whatever_the_session_claimed_first(
+    machinery: Any,
+) -> None:
+    conns, claimer, worker_id = machinery
+    await enqueue_many(conns["a"], [plain("first"), *[plain("rest")] * 50])
+    plans: list[str] = []
+    claimer.add_log_listener(lambda _, message: plans.append(message.message))
+    await claimer.execute("SET ROLE NONE")
+    await claimer.execute("LOAD 'auto_explain'")
+    await claimer.execute(
+        "SET auto_explain.log_nested_statements = on; SET auto_explain.log_min_duration = 0;"
+        " SET auto_explain.log_level = 'notice'; SET ROLE helix_operator"
+    )
+    assert len(await take(claimer, worker_id, "first")) == 1
+    plans.clear()
+    assert len(await take(claimer, worker_id, "rest")) == 50
+    [joined] = [plan for plan in plans if "Query Text: WITH moved" in plan]
+    assert "Hash Join" in joined
+    assert "Nested Loop" not in joined
+
+
+async def test_ending_a_task_reads_none_but_those_that_wait_for_it(
+    db: Database, owner: Connection
+) -> None:
+    task_type = new_type()
+    async with operator(db) as conn:
+        unique = Unique("the one", held_while=HeldWhile.UNFINISHED)
+        first = await enqueue(conn, plain(task_type, unique=unique))
+        await enqueue_many(conn, [plain(task_type)] * 3_000)
+        await enqueue(conn, plain(task_type, after=(first.id,)))
+    await owner.execute("ANALYZE background_tasks")
+    async with operator(db) as conn:
+        await conn.execute("SET LOCAL enable_nestloop = off")  # as on the link that ends attempts
+        worker_id = await register(conn)
+        [task] = await take(conn, worker_id, task_type, count=1)
+        assert task.id == first.id
+        before = await conn.fetchval(READ_IN_FULL)
+        assert await end(conn, worker_id, task, Status.COMPLETED)
+        assert await conn.fetchval(READ_IN_FULL) == before
+        assert (
+            await conn.fetchval("SELECT count(*) FROM background_tasks WHERE blocked_by > 0") == 0
+        )
 
 
 async def test_many_claimers_at_once_take_every_task_once(database_url: str) -> None:

@@ -1,6 +1,7 @@
 """Workers end to end: what handlers see, and what is left in the database afterwards."""
 
 import asyncio
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -558,6 +559,90 @@ async def test_task_whose_deadline_has_passed_is_not_begun(
         await signals["done"].wait()
     task = await seen(db, late)
     assert (task.status, task.error_message) == ("failed", "its deadline passed before it began")
+
+
+@pytest.mark.parametrize("wrong", [timedelta(days=1), timedelta(days=-1)])
+async def test_deadlines_are_judged_by_the_clock_of_the_database(
+    db: Database, registry: TaskRegistry, signals: Signals, wrong: timedelta
+) -> None:
+    @registry.task("dated")
+    async def dated(ctx: TaskContext, payload: dict[str, int]) -> None:
+        signals["run"].set()
+
+    now = datetime.now(UTC)
+    in_time = await put(db, dated.new(deadline=now + timedelta(hours=1)))
+    too_late = await put(db, dated.new(deadline=now - timedelta(hours=1)))
+    async with working(make_worker(db, registry, clock=ShiftedClock(wrong))):
+        await signals["run"].wait()
+        await until_status(db, too_late, "failed")
+        await until_status(db, in_time, "completed")
+
+
+async def test_handlers_that_never_wait_leave_no_context_to_the_next(
+    db: Database, registry: TaskRegistry, signals: Signals
+) -> None:
+    mark: ContextVar[str] = ContextVar("mark", default="none")
+    found: list[str] = []
+
+    @registry.task("marking")
+    async def marking(ctx: TaskContext, payload: dict[str, int]) -> None:
+        found.append(mark.get())
+        mark.set(f"task {payload['n']}")
+        if len(found) == 20:
+            signals["done"].set()
+
+    async with operator(db) as conn:
+        await enqueue_many(conn, [marking.new({"n": n}) for n in range(20)])
+    async with working(make_worker(db, registry)):
+        await signals["done"].wait()
+    assert found == ["none"] * 20
+
+
+async def test_attempt_that_cancels_itself_takes_no_other_along(
+    db: Database, registry: TaskRegistry, signals: Signals
+) -> None:
+    @registry.task("rash", retry=RetryPolicy(max_retries=0))
+    async def rash(ctx: TaskContext, payload: dict[str, bool]) -> None:
+        if payload["rash"]:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            return
+        await asyncio.sleep(0)
+
+    async with operator(db) as conn:
+        made = await enqueue_many(conn, [rash.new({"rash": n % 2 == 0}) for n in range(10)])
+    async with working(make_worker(db, registry)):
+        for task in made:
+            await until_status(db, task.id, "completed")
+
+
+async def test_waiting_handlers_run_side_by_side_and_no_more_than_may(
+    db: Database, registry: TaskRegistry, signals: Signals
+) -> None:
+    running: set[UUID] = set()
+    most = 0
+
+    @registry.task("waiting")
+    async def waiting(ctx: TaskContext, payload: dict[str, bool]) -> None:
+        nonlocal most
+        if not payload["waits"]:
+            return
+        running.add(ctx.task_id)
+        most = max(most, len(running))
+        if len(running) == 4:
+            signals["full"].set()
+        await signals["go"].wait()
+        running.discard(ctx.task_id)
+
+    async with operator(db) as conn:
+        made = await enqueue_many(conn, [waiting.new({"waits": n % 3 == 0}) for n in range(60)])
+    async with working(make_worker(db, registry, concurrency=4)):
+        await signals["full"].wait()
+        signals["go"].set()
+        for task in made:
+            await until_status(db, task.id, "completed")
+    assert most == 4
 
 
 async def test_task_that_costs_too_much_is_paused(

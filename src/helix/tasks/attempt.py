@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -54,22 +55,50 @@ class TaskContext:
     def __init__(
         self, claimed: ClaimedTask, *, worker_id: WorkerId, db: Database, now: Callable[[], float]
     ) -> None:
-        self.task_id: TaskId = claimed.id
-        self.task_type = claimed.task_type
-        self.attempt = claimed.attempt
-        self.fencing_token = claimed.fencing_token
-        self.user_id = claimed.user_id
-        self.correlation_id = claimed.correlation_id
-        self.parent_task_id = claimed.parent_task_id
         self.db = db
+        self._claimed = claimed
         self._worker_id = worker_id
-        self._checkpoint = claimed.checkpoint
         self._now = now
         self._gone = False  # one flag, set once: safe to read from a thread
         self.done_in_transaction = False
         self.overdue = False
         self.moved_at_s = now()
         self.unsaid: Progress | None = None
+
+    @property
+    def task_id(self) -> TaskId:
+        """The task's id."""
+        return self._claimed.id
+
+    @property
+    def task_type(self) -> str:
+        """The type it was enqueued as."""
+        return self._claimed.task_type
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return self._claimed.attempt
+
+    @property
+    def fencing_token(self) -> int:
+        """Grows with every attempt of every worker."""
+        return self._claimed.fencing_token
+
+    @property
+    def user_id(self) -> UUID | None:
+        """Whose task it is; None: of Helix itself."""
+        return self._claimed.user_id
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The undertaking it belongs to."""
+        return self._claimed.correlation_id
+
+    @property
+    def parent_task_id(self) -> UUID | None:
+        """The task it is a part of."""
+        return self._claimed.parent_task_id
 
     @property
     def lost(self) -> bool:
@@ -95,7 +124,8 @@ class TaskContext:
 
     def checkpoint(self) -> Any:
         """Return what an earlier attempt saved last, or None."""
-        return None if self._checkpoint is None else msgspec.json.decode(self._checkpoint)
+        saved = self._claimed.checkpoint
+        return None if saved is None else msgspec.json.decode(saved)
 
     async def save_checkpoint(self, value: Any) -> None:
         """Keep `value` for the next attempt. Raises LeaseLost."""
@@ -207,7 +237,8 @@ async def run_attempt(
             result=encode_result(result),
         )
     except asyncio.CancelledError:
-        lost, back = ctx.lost or ctx.done_in_transaction, stopping()
+        lost = ctx.lost or ctx.done_in_transaction
+        back = stopping() and not ctx.lost
         ctx.lose()
         if lost:
             return None

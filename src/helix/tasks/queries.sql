@@ -185,8 +185,10 @@ WHERE (c.concurrency_max, c.rate_max, c.rate_period_s) IS DISTINCT FROM (exclude
 SELECT pg_notify('helix_tasks', '') WHERE pg_notification_queue_usage() < 0.9;
 
 -- name: register_worker
+-- A new worker, and the database's time, by which deadlines are judged: the worker's own clock may be wrong.
 INSERT INTO task_workers (id, host, pid, queues, concurrency, lease_until)
-VALUES (:id, :host, :pid, :queues::text[], :concurrency, clock_timestamp() + make_interval(secs => :lease_s::double precision));
+VALUES (:id, :host, :pid, :queues::text[], :concurrency, clock_timestamp() + make_interval(secs => :lease_s::double precision))
+RETURNING clock_timestamp() AS now;
 
 -- name: ensure_lanes
 -- Make the lanes a worker serves, so that an enqueueing transaction need not. Index: task_lanes_queue_task_type_idx.
@@ -198,7 +200,7 @@ ORDER BY q, t, p;
 -- name: renew_lease
 -- A heartbeat: no row means the lease has run out and everything held is lost. Index: task_workers_pkey.
 UPDATE task_workers SET heartbeat_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => :lease_s::double precision)
-WHERE id = :id AND lease_until > clock_timestamp() RETURNING id;
+WHERE id = :id AND lease_until > clock_timestamp() RETURNING id, clock_timestamp() AS now;
 
 -- name: delete_worker
 DELETE FROM task_workers WHERE id = :id;

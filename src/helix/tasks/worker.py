@@ -19,11 +19,10 @@ import math
 import os
 import random
 import socket
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -32,17 +31,18 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from helix.core.clock import Clock, SystemClock
-from helix.core.db import OUTAGES, Connection, Database, Role, connect
+from helix.core.db import Connection, Database
 from helix.core.log import Log
 from helix.core.storage import require_room
-from helix.tasks.attempt import EXACT_TIMEOUT_S_MAX, TaskContext, failure, run_attempt
+from helix.tasks.crew import Attempt, Crew, Held
+from helix.tasks.link import TROUBLE, Link
 from helix.tasks.metrics import WorkerMetrics
-from helix.tasks.registry import TaskDefinition, TaskRegistry
+from helix.tasks.registry import TaskRegistry
 from helix.tasks.resources import Usage, read_usage, sample_between
-from helix.tasks.store import QUERIES, claim, finish
+from helix.tasks.store import QUERIES, claim, finish, one
 from helix.tasks.types import ClaimedTask, Outcome, Progress, Status, WorkerId
 
-__all__ = ["Link", "Worker", "WorkerOptions"]
+__all__ = ["Worker", "WorkerOptions"]
 
 CHANNEL = "helix_tasks"
 LEASE_LOST = "HX001"  # SQLSTATE of helix_tasks_claim
@@ -50,11 +50,8 @@ _HOT_S = 0.05  # after work, how long to look again by oneself …
 _HOT_PAUSE_S = 0.005  # … and how often: enqueueing notifies no oftener
 _FINISH_MAX = 1_000
 _SAMPLED_MAX = 100  # running tasks whose use of the process is written down at a time
-_SHORT_S = 0.02  # attempts this short are claimed while others still run …
 _WATCH_S = 0.25  # how often attempts are looked at that may be over their time
-_AHEAD_S = 1.0  # … and handed back when these took long all the same
-# InternalClientError: asyncpg raises it on a connection whose server has just said farewell.
-_TROUBLE = (*OUTAGES, asyncpg.PostgresError, asyncpg.InternalClientError)
+_AHEAD_S = 1.0  # after which what was claimed ahead is handed back, for others to run
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,80 +68,6 @@ class WorkerOptions:
     sample_s: float = 15.0
     drain_s: float = 25.0
     statement_timeout_ms: int = 60_000
-
-
-class Link:
-    """A connection of its own that is made anew after it broke.
-
-    With `batches` its statements join arrays of hundreds of ids to tables. PostgreSQL takes an
-    array for ten rows and would compare every id with every row: without nested loops it hashes.
-    """
-
-    def __init__(
-        self, url: str, name: str, *, statement_timeout_ms: int, batches: bool = False
-    ) -> None:
-        self._url = url
-        self._batches = batches
-        self._name = name
-        self._statement_timeout_ms = statement_timeout_ms
-        self._conn: Connection | None = None
-
-    async def get(self) -> Connection:
-        """Return the connection, opening it if need be."""
-        if self._conn is None or self._conn.is_closed():
-            conn = await connect(self._url, role=Role.OPERATOR, application_name=self._name)
-            await conn.execute(
-                "SELECT set_config('statement_timeout', $1, false),"
-                " set_config('enable_nestloop', $2, false)",
-                str(self._statement_timeout_ms),
-                "off" if self._batches else "on",
-            )
-            self._conn = conn
-        return self._conn
-
-    def drop(self) -> None:
-        """Forget the connection, so that the next use opens another."""
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            conn.terminate()
-
-    async def close(self) -> None:
-        """Close the connection, giving it a second."""
-        conn, self._conn = self._conn, None
-        if conn is not None and not conn.is_closed():
-            with suppress(*_TROUBLE):
-                await conn.close(timeout=1)
-
-
-@dataclass(slots=True)
-class _Running:
-    claimed: ClaimedTask
-    definition: TaskDefinition
-    ctx: TaskContext
-    handle: "asyncio.Task[None]"
-    began_s: float
-    until_s: float
-    """When it is over its time; infinite when it has none, or a timer of its own."""
-    stuck: bool = False
-    first_usage: Usage | None = None
-
-
-@dataclass(slots=True)
-class _State:
-    """What this worker holds under its present id."""
-
-    worker_id: WorkerId
-    lease_until_s: float
-    running: dict[UUID, _Running] = field(default_factory=dict)
-    ended: "deque[Outcome]" = field(default_factory=deque)
-    waiting: "deque[ClaimedTask]" = field(default_factory=deque)
-    ahead: "deque[ClaimedTask]" = field(default_factory=deque)
-    """Begun, as far as the record goes, and started as soon as a running one ends."""
-    attempt_s: float = _SHORT_S
-    """How long attempts take, a moving average."""
-    ahead_since_s: float = 0.0
-    counts: "Counter[tuple[str, Status]]" = field(default_factory=Counter)
-    """Ended attempts by type and status that the metrics have not been told of."""
 
 
 class Worker:
@@ -172,10 +95,21 @@ class Worker:
         self._threads = ThreadPoolExecutor(self.options.threads, thread_name_prefix="helix-task")
         self._stopping = asyncio.Event()
         self._killed = False
+        self._crew = Crew(
+            db,
+            registry,
+            concurrency=self.options.concurrency,
+            clock=self.clock,
+            metrics=self.metrics,
+            threads=self._threads,
+            may_start=lambda held: self._state is held and not self._stopping.is_set(),
+            stopping=lambda: self._killed,
+            ended=self._attempt_ended,
+        )
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._finish_wake = asyncio.Event()
-        self._state: _State | None = None
+        self._state: Held | None = None
         self._unsure = False
         self._full = False
         self._worked_at_s = 0.0
@@ -200,6 +134,10 @@ class Worker:
             statement_timeout_ms=self.options.statement_timeout_ms,
             batches=name == "finish",
         )
+
+    def _attempt_ended(self) -> None:
+        self._room.set()
+        self._finish_wake.set()
 
     def stop(self) -> None:
         """Take no more tasks; finish those that run within `drain_s`, then hand back the rest."""
@@ -260,7 +198,7 @@ class Worker:
             try:
                 await step(await link.get())
                 pause_s = 0.05
-            except _TROUBLE as exc:
+            except TROUBLE as exc:
                 link.drop()
                 # A connection that is closed under a cancelled step raises its own error instead.
                 if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -283,11 +221,13 @@ class Worker:
                 renew_at_s = self._now_s() + self.options.lease_s / 6
             elif self._now_s() >= renew_at_s:
                 asked_at_s = self._now_s()
-                if not await QUERIES.row(
+                renewed = await QUERIES.row(
                     conn, "renew_lease", id=state.worker_id, lease_s=self.options.lease_s
-                ):
+                )
+                if renewed is None:
                     self._lose_everything()
                     continue
+                state.slow_by = renewed["now"] - self.clock.now()
                 state.lease_until_s = asked_at_s + self.options.lease_s
                 renew_at_s = asked_at_s + self.options.lease_s / 6
             if self._state is not None:
@@ -306,7 +246,7 @@ class Worker:
                 if now_s >= running.until_s:
                     running.until_s = math.inf
                     running.ctx.overdue = True
-                    running.handle.cancel()
+                    running.hand.cancel()
 
     def _on_notify(self, *_: object) -> None:
         self._wake.set()
@@ -330,7 +270,7 @@ class Worker:
                     rate_max=rate_max,
                     rate_period_s=rate_period_s,
                 )
-        await QUERIES.run(
+        registered = await one(
             conn,
             "register_worker",
             id=worker_id,
@@ -340,7 +280,11 @@ class Worker:
             concurrency=self.options.concurrency,
             lease_s=self.options.lease_s,
         )
-        self._state = _State(worker_id, asked_at_s + self.options.lease_s)
+        self._state = Held(
+            worker_id,
+            asked_at_s + self.options.lease_s,
+            slow_by=registered["now"] - self.clock.now(),
+        )
         self.ready.set()
         self._wake.set()
         self._room.set()
@@ -356,15 +300,15 @@ class Worker:
         self.metrics.leases_lost.inc()
         for running in state.running.values():
             running.ctx.lose()
-            running.handle.cancel()
+            running.hand.cancel()
 
-    async def _report(self, conn: Connection, state: _State) -> None:
+    async def _report(self, conn: Connection, state: Held) -> None:
         """Write progress, mark what is stuck, and tell handlers whose attempts are over."""
-        if state.ahead and self._now_s() - state.ahead_since_s > _AHEAD_S:
+        if state.ahead and self._now_s() - state.ahead[0][0] > _AHEAD_S:
             self._hand_back_ahead(state)
         if not state.running:
             return
-        said: list[tuple[_Running, Progress]] = [
+        said: list[tuple[Attempt, Progress]] = [
             (r, r.ctx.unsaid) for r in state.running.values() if r.ctx.unsaid is not None
         ]
         if said:
@@ -398,9 +342,9 @@ class Worker:
             running_now = state.running.get(row["id"])
             if running_now is not None and not running_now.ctx.done_in_transaction:
                 running_now.ctx.lose()
-                running_now.handle.cancel()
+                running_now.hand.cancel()
 
-    async def _sample(self, conn: Connection, state: _State) -> None:
+    async def _sample(self, conn: Connection, state: Held) -> None:
         """Write down, every `sample_s`, what the process uses while tasks have run that long."""
         last, now_s = self._usage, self._now_s()
         if last is not None and now_s - last.at_s < self.options.sample_s:
@@ -429,14 +373,14 @@ class Worker:
             threads=[s.threads for s in samples],
         )
 
-    def _hand_back_ahead(self, state: _State) -> None:
+    def _hand_back_ahead(self, state: Held) -> None:
         """Give back what was taken ahead: the attempts before it take longer than those did."""
-        state.ended.extend(_released(task) for task in state.ahead)
+        state.ended.extend(_released(task) for _, task in state.ahead)
         state.ahead.clear()
         self._finish_wake.set()
 
     async def _by_ids(
-        self, conn: Connection, statement: str, state: _State, which: Sequence[_Running]
+        self, conn: Connection, statement: str, state: Held, which: Sequence[Attempt]
     ) -> list[asyncpg.Record]:
         return await QUERIES.rows(
             conn,
@@ -462,11 +406,14 @@ class Worker:
             self._full = False
         if self._unsure:
             await self._hand_back_unknown(conn, state)
-        room = self._room_of(state)
+        room = state.room(self.options.concurrency, self._now_s())
         if state.waiting and room > 0:
             await self._begin(conn, state, room)
-            room = self._room_of(state)
-        suspects = 1 - sum(1 for r in state.running.values() if r.claimed.lost_count)
+            room = state.room(self.options.concurrency, self._now_s())
+        most = room + self.options.prefetch - len(state.waiting)
+        if most <= 0:
+            return
+        suspects = 1 - sum(1 for task in state.tasks() if task.lost_count)
         started_s = self._now_s()
         try:
             claimed = await claim(
@@ -474,11 +421,11 @@ class Worker:
                 worker_id=state.worker_id,
                 queues=self.options.queues,
                 types=self._types,
-                max_count=room + self.options.prefetch - len(state.waiting),
+                max_count=most,
                 begin_count=room,
                 suspects=max(0, suspects),
             )
-        except _TROUBLE as exc:
+        except TROUBLE as exc:
             if getattr(exc, "sqlstate", None) == LEASE_LOST:
                 self._lose_everything()
                 return
@@ -492,33 +439,16 @@ class Worker:
         self._announced = False
         if self._state is not state:
             return  # the lease ran out meanwhile; whoever reclaims gives these to others
-        for task in claimed:
-            if not task.begun:
-                state.waiting.append(task)
-            elif len(state.running) < self.options.concurrency:
-                self._start(state, task)
-            else:
-                if not state.ahead:
-                    state.ahead_since_s = self._now_s()
-                state.ahead.append(task)
-
-    def _room_of(self, state: _State) -> int:
-        """How many more may be begun: while attempts are short, as many again as run at once.
-
-        So the next ones are here when these have ended, and nobody waits for the database.
-        """
-        most = self.options.concurrency
-        if state.attempt_s < _SHORT_S:
-            most *= 2
-        return max(0, most - len(state.running) - len(state.ahead))
+        state.waiting.extend(task for task in claimed if not task.begun)
+        self._crew.start(state, (task for task in claimed if task.begun))
 
     async def _wait_for_room(self) -> None:
         """Wait until tasks can be taken; give others a moment to end, so that claims are larger."""
         enough = max(1, self.options.concurrency // 4)
         waited = False
         while (state := self._state) is not None and not self._stopping.is_set():
-            room = self._room_of(state)
-            if len(state.ended) >= 2 * self.options.concurrency:
+            room = state.room(self.options.concurrency, self._now_s())
+            if len(state.ended) >= max(2 * self.options.concurrency, _FINISH_MAX):
                 room = 0
             if room >= enough or (room > 0 and waited):
                 return
@@ -550,16 +480,7 @@ class Worker:
             return
         self._wake.clear()
 
-    def _start(self, state: _State, task: ClaimedTask) -> None:
-        definition = self.registry.get(task.task_type)
-        ctx = TaskContext(task, worker_id=state.worker_id, db=self.db, now=self._now_s)
-        began_s, until_s = ctx.moved_at_s, math.inf
-        if definition.timeout_s is not None and definition.timeout_s > EXACT_TIMEOUT_S_MAX:
-            until_s = began_s + definition.timeout_s
-        handle = asyncio.create_task(self._attempt(state, task, definition, ctx))
-        state.running[task.id] = _Running(task, definition, ctx, handle, began_s, until_s)
-
-    async def _begin(self, conn: Connection, state: _State, room: int) -> None:
+    async def _begin(self, conn: Connection, state: Held, room: int) -> None:
         chosen = [state.waiting.popleft() for _ in range(min(room, len(state.waiting)))]
         rows = await QUERIES.rows(
             conn,
@@ -569,16 +490,13 @@ class Worker:
             tokens=[t.fencing_token for t in chosen],
         )
         begun = {row["id"] for row in rows}
-        for task in chosen:
-            if task.id in begun:
-                self._start(state, task)
+        self._crew.start(state, (task for task in chosen if task.id in begun))
 
-    async def _hand_back_unknown(self, conn: Connection, state: _State) -> None:
+    async def _hand_back_unknown(self, conn: Connection, state: Held) -> None:
         """Give back what a claim took whose answer was lost with its connection."""
         rows = await QUERIES.rows(conn, "attempts_held", worker_id=state.worker_id)
-        known = {(r.claimed.id, r.claimed.fencing_token) for r in state.running.values()}
+        known = {(task.id, task.fencing_token) for task in state.tasks()}
         known |= {(o.id, o.fencing_token) for o in state.ended}
-        known |= {(t.id, t.fencing_token) for t in (*state.waiting, *state.ahead)}
         unknown = [row for row in rows if (row["id"], row["fencing_token"]) not in known]
         if unknown:
             outcomes = [
@@ -594,38 +512,6 @@ class Worker:
             ]
             await finish(conn, worker_id=state.worker_id, outcomes=outcomes)
         self._unsure = False
-
-    # ---- run ------------------------------------------------------------------------------------
-
-    async def _attempt(
-        self, state: _State, task: ClaimedTask, definition: TaskDefinition, ctx: TaskContext
-    ) -> None:
-        started_s = ctx.moved_at_s
-        try:
-            if task.deadline is not None and task.deadline <= self.clock.now():
-                outcome: Outcome | None = failure(
-                    task, definition, "its deadline passed before it began", final=True
-                )
-            else:
-                outcome = await run_attempt(
-                    task,
-                    definition,
-                    ctx,
-                    threads=self._threads,
-                    stopping=lambda: self._killed and not ctx.lost,
-                )
-            took_s = self._now_s() - started_s
-            self.metrics.took(definition.name, took_s)
-            state.attempt_s += (took_s - state.attempt_s) / 16
-            if outcome is not None:
-                state.ended.append(outcome)
-                self._finish_wake.set()
-                state.counts[definition.name, outcome.status] += 1
-        finally:
-            state.running.pop(task.id, None)
-            if state.ahead and self._state is state and not self._stopping.is_set():
-                self._start(state, state.ahead.popleft())
-            self._room.set()
 
     # ---- finish ---------------------------------------------------------------------------------
 
@@ -653,7 +539,7 @@ class Worker:
         self._room.set()
 
     async def _finish_singly(
-        self, conn: Connection, state: _State, batch: Sequence[Outcome]
+        self, conn: Connection, state: Held, batch: Sequence[Outcome]
     ) -> set[UUID]:
         """Record one by one, so that one that cannot be stored does not hold up the rest."""
         held: set[UUID] = set()
@@ -682,7 +568,7 @@ class Worker:
             if not self._killed and self._now_s() >= deadline_s:
                 self._killed = True
                 for running in list(state.running.values()):
-                    running.handle.cancel()
+                    running.hand.cancel()
             if self._now_s() >= deadline_s + 5:
                 break
             self._room.clear()
@@ -695,15 +581,14 @@ class Worker:
         state, self._state = self._state, None
         if state is None:
             return
-        held = [*state.waiting, *state.ahead, *(r.claimed for r in state.running.values())]
-        back = [_released(task) for task in held]
+        back = [_released(task) for task in state.tasks()]
         try:
             async with asyncio.timeout(5):
                 conn = await link.get()
                 if back:
                     await finish(conn, worker_id=state.worker_id, outcomes=back)
                 await QUERIES.run(conn, "delete_worker", id=state.worker_id)
-        except _TROUBLE as exc:
+        except TROUBLE as exc:
             self.log.warning("worker_left_behind", worker_id=state.worker_id, error=str(exc)[:200])
 
 
