@@ -4,4 +4,4 @@ What it does: ../sql/ beside this file's name, .up.sql and .down.sql.
 """
 
 revision = "036"
-down_revision = "032"
+down_revision = "035"
