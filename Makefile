@@ -17,6 +17,8 @@ INSTALL_EMBEDDER := $(BIN)/python -m pip install --quiet --disable-pip-version-c
 	rig-kill rig-limits rig-outage bench-tasks rig-tasks rig-tasks-queue clean embedder \
 	bench-memory bench-memory-scale bench-retention rig-tenancy rig-rotate rig-debates \
 	bench-debates rig-recovery rig-logins rig-migrator rig-upgrade rig-disk rig-fsync bench-knowledge
+	bench-debates rig-recovery rig-migrator rig-upgrade rig-disk rig-fsync bench-knowledge \
+	rig-upstream rig-leaving rig-hostile rig-contract rig-injection rig-outbound rig-timing
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +103,27 @@ rig-limits: setup ## limits and budgets over four gateways, and a crash
 
 rig-outage: setup ## kill, restart and stop PostgreSQL under load and compare ledgers
 	@$(BIN)/python -m rigs.outage $(ARGS)
+
+rig-upstream: setup ## repeated ids, and connections that hang half open (ARGS=--short)
+	@$(BIN)/python -m rigs.upstream $(ARGS)
+
+rig-leaving: setup ## SIGTERM under load, and clients that leave at any byte (ARGS=--short)
+	@$(BIN)/python -m rigs.leaving $(ARGS)
+
+rig-hostile: setup ## bodies and heads that are made to hurt (ARGS=--short)
+	@$(BIN)/python -m rigs.hostile $(ARGS)
+
+rig-contract: setup ## requests drawn from the OpenAPI document (ARGS=--short)
+	@$(BIN)/python -m rigs.contract $(ARGS)
+
+rig-injection: setup ## SQL in every place where a text can stand (ARGS=--short)
+	@$(BIN)/python -m rigs.injection $(ARGS)
+
+rig-outbound: setup ## addresses never to call, in every spelling (ARGS=--short)
+	@$(BIN)/python -m rigs.outbound $(ARGS)
+
+rig-timing: setup ## whether times tell which keys and accounts there are (ARGS=--short)
+	@$(BIN)/python -m rigs.timing $(ARGS)
 
 rig-migrator: setup ## kill the migrator before every statement, up and down (RIG=short)
 	@$(BIN)/python -m rigs.kill_migrator $(if $(filter short,$(RIG)),--short) $(ARGS)

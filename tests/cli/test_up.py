@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from helix.core.db import connect
@@ -168,6 +169,29 @@ async def test_calls_under_way_are_finished_before_the_end(start: Start, used_ho
     await asyncio.to_thread(chat, up.url, up.line["api_key"])
     up.process.send_signal(signal.SIGTERM)
     assert await slow == 200
+    assert up.end(signal.SIGCONT)[0] == 0
+
+
+async def test_stream_that_outlasts_the_drain_is_told_that_it_was_cut_off(
+    start: Start, used_home: Path
+) -> None:
+    up = start(used_home, HELIX_DRAIN_TIMEOUT_S="1")
+    body = {
+        "model": "mock/long",
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "helix": {"mock": {"words": 5_000, "chunk_ms": 50}},
+    }
+    headers = {"Authorization": f"Bearer {up.line['api_key']}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{up.url}/v1/chat/completions", json=body, headers=headers) as answer,
+    ):
+        told = await answer.content.readuntil(b"content")
+        up.process.send_signal(signal.SIGTERM)
+        told += await answer.read()
+    last = told.strip().rpartition(b"\n\n")[2]
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "stopping"
     assert up.end(signal.SIGCONT)[0] == 0
 
 

@@ -81,6 +81,11 @@ async def test_a_conversation_is_made_found_and_changed(api: Api) -> None:
     assert (code, again["status"]) == (200, "active")
 
 
+async def test_a_project_of_nobody_is_not_found(api: Api) -> None:
+    told = await api.call("POST", body={"project_id": str(uuid4())})
+    assert told == (404, {"code": "conversations.project_not_found"})
+
+
 async def test_pages_end_to_end_name_each_once(api: Api) -> None:
     ids = [await made(api) for _ in range(5)]
     seen: list[str] = []

@@ -478,7 +478,10 @@ def _add_history(api: APIRouter, door: _Door) -> None:
             conversation = await door.found(conn, caller, conversation_id)
             return _json({"data": await service.snapshots_of(conn, conversation=conversation)})
 
-    @api.post("/{conversation_id}/compress")
+    @api.post(
+        "/{conversation_id}/compress",
+        responses={201: {"description": "Done."}, 202: {"description": "A task will do it."}},
+    )
     async def compress(conversation_id: UUID, body: CompressBody, caller: Caller) -> Response:
         """Condense the conversation: at once by extraction, or by a task."""
         async with door.work(caller) as conn:
