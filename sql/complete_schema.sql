@@ -2087,7 +2087,8 @@ BEGIN
     SET status = CASE WHEN t.status <> 'queued' AND t.lost_count >= 2 THEN 'dead_letter'::task_status ELSE 'pending' END,
         completed_at = CASE WHEN t.status <> 'queued' AND t.lost_count >= 2 THEN clock_timestamp() END,
         lost_count = t.lost_count + (t.status <> 'queued')::int, worker_id = NULL, lease_until = NULL,
-        scheduled_at = least(t.scheduled_at, clock_timestamp()),
+        scheduled_at = CASE WHEN t.status <> 'queued' AND t.lost_count = 1 THEN clock_timestamp() + interval '30 seconds'
+                            ELSE least(t.scheduled_at, clock_timestamp()) END,
         error_message = 'the worker died', error_history = helix_tasks_errors(t.error_history,
             jsonb_build_object('attempt', t.attempt, 'error', 'the worker died', 'worker_id', t.worker_id, 'at', clock_timestamp()))
     WHERE t.id = ANY (v_ids) AND t.worker_id IS NOT DISTINCT FROM p_worker_id;
@@ -12631,4 +12632,4 @@ INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, appl
     ('030', 'What search reads of a text as one value, an index by tenant and term, vectors of parts', '820ba2348d43fb2ca96e541da1f4192c4c758f8703812db45eeaa92d75607615', 'applied', 1, now()),
     ('031', 'Count the batches of plain calls in two steps', '9ecb8c5eafa921206a63d33e99971339c3a908e9fd3d35ef9f876a6005a197f1', 'applied', 1, now()),
     ('032', 'Tasks: less work for every attempt', '9ccdf930860b124857827769c07e525b7eaf17526d53c259e6b0392e712d2130', 'applied', 1, now()),
-    ('036', 'Tasks: batches planned as batches, and the rest as the rest', '23086da672674b39a60203311d244adaf32e0314742253528b94d58f48a2a359', 'applied', 1, now());
+    ('036', 'Tasks: batches planned as batches, and the rest as the rest', 'a85fa0e1478f8a66c47fdbc537c96e32c2d1b7a70d8d05c6e51af13fef40e60f', 'applied', 1, now());
