@@ -200,16 +200,18 @@ async def _nothing(ctx: Any, payload: dict[str, Any]) -> None:
     """Stands for the handler where tasks are only enqueued."""
 
 
-async def drain(rig: Rig, limit_s: float) -> None:
-    """Wait until nothing is left to do."""
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
+async def drain(rig: Rig, patience_s: float) -> None:
+    """Wait until nothing is left to do, or nothing has been done for `patience_s`."""
+    least, since = -1, time.monotonic()
+    while time.monotonic() - since < patience_s:
         left = await rig._ask(  # noqa: SLF001 - the rig's own
             "SELECT count(*) FROM background_tasks"
             " WHERE status NOT IN ('completed', 'failed', 'cancelled', 'dead_letter')"
         )
         if not left:
             return
+        if least < 0 or left < least:
+            least, since = left, time.monotonic()
         await asyncio.sleep(0.2)
 
 
