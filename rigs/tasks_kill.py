@@ -49,6 +49,7 @@ WORKERS = 4
 BATCH = 20
 TROUBLE = (*OUTAGES, asyncpg.PostgresError, asyncpg.InternalClientError)
 FAULTS = ("kill", "kill", "kill", "kill", "pause")
+HELD = "('queued', 'running', 'stuck')"  # lets the index by status find them
 TABLE = """
     CREATE TABLE rig_effects (task_id uuid NOT NULL, token bigint NOT NULL);
     GRANT SELECT, INSERT ON rig_effects TO helix_operator
@@ -131,8 +132,22 @@ class Rig:
         await db.close()
 
     async def held_by(self, pid: int) -> str | None:
-        """Return the id of the worker that process `pid` is."""
-        return await self._ask("SELECT id FROM task_workers WHERE pid = $1", pid)
+        """Return the id of the worker that process `pid` is, or None if it holds nothing.
+
+        A process that is still starting is waited for: killing it would prove nothing, and where
+        the machine is busy it would be most of those that are killed.
+        """
+        for _ in range(100):
+            found = await self._ask(
+                "SELECT w.id FROM task_workers AS w WHERE w.pid = $1"
+                " AND EXISTS (SELECT FROM background_tasks AS t WHERE t.worker_id = w.id"
+                f" AND t.status IN {HELD})",
+                pid,
+            )
+            if found is not None:
+                return str(found)
+            await asyncio.sleep(0.1)
+        return None
 
     async def _ask(self, sql: str, *values: Any) -> Any:
         while True:
@@ -148,7 +163,7 @@ class Rig:
     async def watch_reclaim(self, worker_id: str, since: float) -> None:
         """Measure until no task names the dead worker any more, outages of the database apart."""
         outage_s = self.outage_s
-        held = "SELECT count(*) FROM background_tasks WHERE worker_id = $1"
+        held = f"SELECT count(*) FROM background_tasks WHERE worker_id = $1 AND status IN {HELD}"
         while await self._ask(held, worker_id):  # noqa: ASYNC110 - another process ends it
             await asyncio.sleep(0.1)
         self.reclaims_s.append(time.monotonic() - since - (self.outage_s - outage_s))
@@ -173,8 +188,9 @@ class Rig:
             await asyncio.sleep(self.chance.uniform(0.1, 0.6))
             at = await self.choose()
             victim = self.workers[at]
-            if self.chance.choice(FAULTS) == "kill":
-                worker_id = await self.held_by(victim.pid)
+            kill = self.chance.choice(FAULTS) == "kill"
+            worker_id = await self.held_by(victim.pid)
+            if kill:
                 victim.kill()
                 victim.wait()
                 if worker_id is not None:
@@ -202,16 +218,18 @@ async def _nothing(ctx: Any, payload: dict[str, Any]) -> None:
     """Stands for the handler where tasks are only enqueued."""
 
 
-async def drain(rig: Rig, limit_s: float) -> None:
-    """Wait until nothing is left to do."""
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
+async def drain(rig: Rig, patience_s: float) -> None:
+    """Wait until nothing is left to do, or nothing has been done for `patience_s`."""
+    least, since = -1, time.monotonic()
+    while time.monotonic() - since < patience_s:
         left = await rig._ask(  # noqa: SLF001 - the rig's own
             "SELECT count(*) FROM background_tasks"
             " WHERE status NOT IN ('completed', 'failed', 'cancelled', 'dead_letter')"
         )
         if not left:
             return
+        if least < 0 or left < least:
+            least, since = left, time.monotonic()
         await asyncio.sleep(0.2)
 
 

@@ -714,6 +714,8 @@ COMMENT ON FUNCTION helix_tasks_errors(jsonb, jsonb) IS 'Appends an error to err
 
 -- helix_tasks_lost: these attempts ended with their worker: back to waiting, or, the third time, to the dead letters. Attempts that a
 -- transaction has locked (p_wait false) are left for the next call. Index: idx_tasks_status, which holds what has not completed.
+-- Whose workers died twice waits half a minute: it may be what kills them, and three deaths that follow each other faster than a busy
+-- machine starts processes would leave nobody to do the rest.
 CREATE FUNCTION helix_tasks_lost(p_worker_id text, p_ids uuid[], p_wait boolean) RETURNS integer
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public AS $body$
 DECLARE
@@ -733,7 +735,8 @@ BEGIN
     SET status = CASE WHEN t.status <> 'queued' AND t.lost_count >= 2 THEN 'dead_letter'::task_status ELSE 'pending' END,
         completed_at = CASE WHEN t.status <> 'queued' AND t.lost_count >= 2 THEN clock_timestamp() END,
         lost_count = t.lost_count + (t.status <> 'queued')::int, worker_id = NULL, lease_until = NULL,
-        scheduled_at = least(t.scheduled_at, clock_timestamp()),
+        scheduled_at = CASE WHEN t.status <> 'queued' AND t.lost_count = 1 THEN clock_timestamp() + interval '30 seconds'
+                            ELSE least(t.scheduled_at, clock_timestamp()) END,
         error_message = 'the worker died', error_history = helix_tasks_errors(t.error_history,
             jsonb_build_object('attempt', t.attempt, 'error', 'the worker died', 'worker_id', t.worker_id, 'at', clock_timestamp()))
     WHERE t.id = ANY (v_ids) AND t.worker_id IS NOT DISTINCT FROM p_worker_id;

@@ -85,11 +85,18 @@ async def end(
 
 
 async def kill(conn: Connection, worker_id: WorkerId) -> None:
-    """Let a worker's lease run out and have its tasks taken back, as a survivor would."""
+    """Let a worker's lease run out and have its tasks taken back, as a survivor would.
+
+    What then waits, because its workers died twice, is brought forward.
+    """
     await conn.execute(
         "UPDATE task_workers SET lease_until = now() - interval '1 second' WHERE id = $1", worker_id
     )
     await QUERIES.run(conn, "reclaim_tasks")
+    await conn.execute(
+        "UPDATE background_tasks SET scheduled_at = clock_timestamp()"
+        " WHERE status = 'pending' AND lost_count = 2 AND scheduled_at > clock_timestamp()"
+    )
 
 
 async def status_of(conn: Connection, task_id: UUID) -> str:

@@ -1,6 +1,7 @@
 """Nothing is skipped and nothing is claimed twice, in whatever order transactions commit."""
 
 import asyncio
+from datetime import timedelta
 from itertools import permutations
 from typing import Any
 from uuid import UUID
@@ -272,6 +273,26 @@ async def test_third_death_of_its_worker_makes_a_dead_letter_with_its_history(db
         assert (letter["failure_reason"], letter["payload"]) == ("poison", {"n": 1})
         assert [e["error"] for e in letter["retry_history"]] == ["the worker died"] * 3
         assert await take(conn, await register(conn), task_type) == []
+
+
+async def test_task_whose_workers_died_twice_waits_before_it_meets_a_third(db: Database) -> None:
+    task_type = new_type()
+    async with operator(db) as conn:
+        made = await enqueue(conn, plain(task_type))
+        for _ in range(2):
+            worker_id = await register(conn)
+            assert [t.id for t in await take(conn, worker_id, task_type)] == [made.id]
+            await conn.execute("DELETE FROM task_workers WHERE id = $1", worker_id)
+        assert await take(conn, await register(conn), task_type) == []
+        waits = await conn.fetchrow(
+            "SELECT t.status, t.scheduled_at - clock_timestamp() AS wait, m.due_at - t.scheduled_at"
+            " AS apart FROM background_tasks AS t JOIN task_timers AS m ON m.task_id = t.id"
+            " WHERE t.id = $1",
+            made.id,
+        )
+    assert waits["status"] == "pending"
+    assert timedelta(seconds=20) < waits["wait"] <= timedelta(seconds=30)
+    assert waits["apart"] == timedelta(0)
 
 
 async def test_innocent_tasks_of_a_dead_worker_run_apart_from_each_other(db: Database) -> None:

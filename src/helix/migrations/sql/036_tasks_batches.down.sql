@@ -110,6 +110,34 @@ BEGIN
 END
 $body$;
 
+CREATE OR REPLACE FUNCTION helix_tasks_lost(p_worker_id text, p_ids uuid[], p_wait boolean) RETURNS integer
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, public AS $body$
+DECLARE
+    v_ids uuid[];
+    v_count integer;
+BEGIN
+    IF p_wait THEN
+        v_ids := ARRAY(SELECT t.id FROM background_tasks AS t WHERE t.worker_id = p_worker_id AND t.status IN ('queued', 'running', 'stuck')
+                         AND (p_ids IS NULL OR t.id = ANY (p_ids))
+                       ORDER BY t.id FOR NO KEY UPDATE);
+    ELSE
+        v_ids := ARRAY(SELECT t.id FROM background_tasks AS t WHERE t.worker_id = p_worker_id AND t.status IN ('queued', 'running', 'stuck')
+                         AND (p_ids IS NULL OR t.id = ANY (p_ids))
+                       ORDER BY t.id FOR NO KEY UPDATE SKIP LOCKED);
+    END IF;
+    UPDATE background_tasks AS t
+    SET status = CASE WHEN t.status <> 'queued' AND t.lost_count >= 2 THEN 'dead_letter'::task_status ELSE 'pending' END,
+        completed_at = CASE WHEN t.status <> 'queued' AND t.lost_count >= 2 THEN clock_timestamp() END,
+        lost_count = t.lost_count + (t.status <> 'queued')::int, worker_id = NULL, lease_until = NULL,
+        scheduled_at = least(t.scheduled_at, clock_timestamp()),
+        error_message = 'the worker died', error_history = helix_tasks_errors(t.error_history,
+            jsonb_build_object('attempt', t.attempt, 'error', 'the worker died', 'worker_id', t.worker_id, 'at', clock_timestamp()))
+    WHERE t.id = ANY (v_ids) AND t.worker_id IS NOT DISTINCT FROM p_worker_id;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$body$;
+
 ALTER FUNCTION helix_tasks_offer(uuid[], text[], text[], task_priority[], boolean[], timestamptz[]) RESET enable_nestloop;
 ALTER FUNCTION helix_tasks_unblock(uuid[], uuid[]) RESET enable_nestloop;
 DROP FUNCTION helix_tasks_free_keys(text[], uuid[], task_status[]);
