@@ -190,8 +190,8 @@ def debate(
         asyncio.run(_held(settings, as_json=as_json))
     except TimeoutError as exc:
         raise Unavailable(
-            f"the debate was not over after {LIMIT_S:.0f} s: `helix tasks stats` shows what else the "
-            "worker has to do, `helix debates list` how far it is"
+            f"the debate was not over after {LIMIT_S:.0f} s: `helix tasks stats` shows what else "
+            "the worker has to do, `helix debates list` how far it is"
         ) from exc
     print(f"1 debate; {time.monotonic() - began:.1f} s", file=sys.stderr)
 
