@@ -23,6 +23,7 @@ from helix.cli.own import runs, throwaway
 from helix.core.clock import SystemClock
 from helix.core.config import Settings, load_settings
 from helix.core.db import Role, connect
+from helix.core.errors import Unavailable
 from helix.core.instance import locate
 from helix.core.log import configure
 
@@ -185,7 +186,13 @@ def debate(
     began = time.monotonic()
     settings = load_settings(os.environ, home=home)
     configure(settings.log_level)
-    asyncio.run(_held(settings, as_json=as_json))
+    try:
+        asyncio.run(_held(settings, as_json=as_json))
+    except TimeoutError as exc:
+        raise Unavailable(
+            f"the debate was not over after {LIMIT_S:.0f} s: `helix tasks stats` shows what else "
+            "the worker has to do, `helix debates list` how far it is"
+        ) from exc
     print(f"1 debate; {time.monotonic() - began:.1f} s", file=sys.stderr)
 
 

@@ -41,6 +41,9 @@ EMBED = "knowledge.embed"
 REINDEX = "knowledge.reindex"
 SWEEP = "knowledge.sweep"
 QUEUE = "knowledge"
+EMBEDDING_MAX = 2
+"""Tasks that embed at once, over all workers: more would embed the same texts of one user again,
+and leave no place for anybody else's work."""
 BATCH = 500
 UNCUT_BATCH = 20
 UNCUT_CHARS_MAX = 5_000_000
@@ -139,7 +142,9 @@ def register_jobs(
         Schedule(SWEEP, SWEEP, cron="5 * * * *", queue=QUEUE, priority=Priority.BACKGROUND)
     )
 
-    @registry.task(EMBED, queue=QUEUE, priority=Priority.LOW, stuck_after_s=None)
+    @registry.task(
+        EMBED, queue=QUEUE, priority=Priority.LOW, stuck_after_s=None, concurrency_max=EMBEDDING_MAX
+    )
     async def embed(task: TaskContext, payload: _User) -> dict[str, int]:
         if embedder is None:
             return {"embedded": 0}

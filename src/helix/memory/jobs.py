@@ -41,6 +41,9 @@ EMBED = "memory.embed"
 EXTRACT = "memory.extract"
 REINDEX = "memory.reindex"
 QUEUE = "memory"
+EMBEDDING_MAX = 2
+"""Tasks that embed at once, over all workers: more would embed the same texts of one user again,
+and leave no place for anybody else's work."""
 REINDEX_BATCH = 500
 EXTRACTED_MAX = 100
 
@@ -106,7 +109,9 @@ def register_jobs(
     if extractor is not None:
         _register_extraction(registry, db, extractor)
 
-    @registry.task(EMBED, queue=QUEUE, priority=Priority.LOW, stuck_after_s=None)
+    @registry.task(
+        EMBED, queue=QUEUE, priority=Priority.LOW, stuck_after_s=None, concurrency_max=EMBEDDING_MAX
+    )
     async def embed(task: TaskContext, payload: _User) -> dict[str, int]:
         if embedder is None:
             return {"embedded": 0}
