@@ -3655,6 +3655,7 @@ CREATE TABLE public.memory_entities (
     properties jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    name_key text GENERATED ALWAYS AS (lower((name)::text)) STORED NOT NULL,
     CONSTRAINT memory_entities_importance_check CHECK (((importance >= (0)::numeric) AND (importance <= (1)::numeric))),
     CONSTRAINT memory_entities_mention_count_check CHECK ((mention_count >= 0))
 );
@@ -3668,6 +3669,8 @@ COMMENT ON COLUMN public.memory_entities.type IS 'person, place, project ... An 
 COMMENT ON COLUMN public.memory_entities.aliases IS 'Other names of the same entity.';
 
 COMMENT ON COLUMN public.memory_entities.importance IS '0 to 1.';
+
+COMMENT ON COLUMN public.memory_entities.name_key IS 'Derived: the name in lower case, a column because under a policy no index of lower(name) is used.';
 
 CREATE VIEW public.cognee_entities WITH (security_invoker='true') AS
  SELECT id,
@@ -7195,7 +7198,7 @@ CREATE TABLE public.retention_runs (
     CONSTRAINT retention_runs_counts_check CHECK (((row_count >= 0) AND (byte_count >= 0) AND (partition_count >= 0) AND (wal_bytes >= 0) AND (duration_ms >= 0) AND (table_bytes >= 0)))
 );
 
-COMMENT ON TABLE public.retention_runs IS 'What each run of retention did, per table, and how big the table was then: growth is read from it.';
+COMMENT ON TABLE public.retention_runs IS 'What each run of retention did, per table, and how big the table was then. Growth is in size_samples.';
 
 COMMENT ON COLUMN public.retention_runs.run_id IS 'The same in all rows of one run.';
 
@@ -7280,7 +7283,7 @@ CREATE TABLE public.size_samples (
 
 COMMENT ON TABLE public.size_samples IS 'How large tables, the database and volumes were, by UTC day: what growth is reckoned from.';
 
-COMMENT ON COLUMN public.size_samples.name IS 'Of a table (monthly partitions added up), the database, or a volume: data, wal, backups.';
+COMMENT ON COLUMN public.size_samples.name IS 'Of a table (monthly partitions added up), the database, or a volume: data, wal, backups, archive.';
 
 COMMENT ON COLUMN public.size_samples.size_bytes IS 'Bytes with indexes and TOAST; of a volume, bytes used.';
 
@@ -9265,7 +9268,7 @@ CREATE INDEX memory_embeddings_default_embedding_config_id_idx ON public.memory_
 
 CREATE INDEX memory_embeddings_default_user_id_embedding_config_id_idx ON public.memory_embeddings_default USING btree (user_id, embedding_config_id);
 
-CREATE INDEX memory_entities_user_id_lower_name_idx ON public.memory_entities USING btree (user_id, lower((name)::text));
+CREATE INDEX memory_entities_user_id_name_key_idx ON public.memory_entities USING btree (user_id, name_key);
 
 CREATE INDEX memory_entity_mentions_entity_id_idx ON public.memory_entity_mentions USING btree (entity_id);
 
@@ -12632,4 +12635,6 @@ INSERT INTO helix_migrations (revision, title, checksum, state, steps_done, appl
     ('030', 'What search reads of a text as one value, an index by tenant and term, vectors of parts', '820ba2348d43fb2ca96e541da1f4192c4c758f8703812db45eeaa92d75607615', 'applied', 1, now()),
     ('031', 'Count the batches of plain calls in two steps', '9ecb8c5eafa921206a63d33e99971339c3a908e9fd3d35ef9f876a6005a197f1', 'applied', 1, now()),
     ('032', 'Tasks: less work for every attempt', '9ccdf930860b124857827769c07e525b7eaf17526d53c259e6b0392e712d2130', 'applied', 1, now()),
+    ('034', 'Operations: growth is read from the doctor''s samples alone', '342ab9ba9dd93efd35c01bad722d0731a13ff29728719e1efefb288c3d3b79c6', 'applied', 1, now()),
+    ('035', 'Entities are found by a stored key of their names', 'f8c5f4b5fa097ae7d79eb44b86223bbf5bd6f1a94f263caca6ea5e13edaa901e', 'applied', 1, now()),
     ('036', 'Tasks: batches planned as batches, and the rest as the rest', 'a85fa0e1478f8a66c47fdbc537c96e32c2d1b7a70d8d05c6e51af13fef40e60f', 'applied', 1, now());
