@@ -169,7 +169,7 @@ rig-tenancy: setup ## 100,000 attempts of one tenant on another, over HTTP and S
 rig-rotate: setup ## rotate 100,000 secrets under load and kill -9 (ARGS=--short)
 	@$(BIN)/python -m rigs.rotate $(ARGS)
 
-rig-logins: setup ## 200 wrong logins at once beside calls; what refusals tell by their time (ARGS=--short)
+rig-logins: setup ## 200 wrong logins at once beside calls (ARGS=--short)
 	@$(BIN)/python -m rigs.logins $(ARGS)
 
 bench-debates: setup ## debates beside their critical path, and 200 at once

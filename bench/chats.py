@@ -126,11 +126,8 @@ def _answer(draw: random.Random, bank: Sequence[str], told: str | None) -> str:
     if told is not None:
         lines.insert(draw.randint(len(lines) // 3, len(lines)), told)
     glue = "\n- " if draw.random() < 0.4 else " "
-    return (
-        glue.join([draw.choice(_TEXTS["openings"]), *lines])
-        + "\n\n"
-        + draw.choice(_TEXTS["closings"])
-    )
+    body = glue.join([draw.choice(_TEXTS["openings"]), *lines])
+    return f"{body}\n\n{draw.choice(_TEXTS['closings'])}"
 
 
 def main() -> None:

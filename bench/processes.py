@@ -85,7 +85,7 @@ class Helix:
     def sql(self, statement: str) -> Any:
         """Return the first value that a statement yields, as the database's owner."""
         with psycopg.connect(self.database_url, autocommit=True) as conn:
-            row = conn.execute(statement).fetchone()  # type: ignore[call-overload]
+            row = conn.execute(statement).fetchone()
             return row[0] if row else None
 
 

@@ -63,7 +63,7 @@ def install(peers: Path) -> None:
     if not (peers / "python.done").exists():
         say("installing the Python peers …")
         subprocess.run([sys.executable, "-m", "venv", peers / "venv"], check=False)
-        command = [python, "-m", "pip", "install", "--quiet", *PYTHON_PEERS]
+        command = [str(python), "-m", "pip", "install", "--quiet", *PYTHON_PEERS]
         if subprocess.run(command, check=False).returncode == 0:
             (peers / "python.done").touch()
     if shutil.which("npm") and not (peers / "node.done").exists():

@@ -142,7 +142,7 @@ def _texts(data: st.DataObject, tally: Tally) -> Any:
         elif schema.get("format") == "uuid":
             drawn = str(data.draw(st.uuids()))
         elif "pattern" in schema:
-            drawn = data.draw(st.from_regex(schema["pattern"], fullmatch=True))
+            drawn = data.draw(st.from_regex(str(schema["pattern"]), fullmatch=True))
         turn, rest = which % 8, which // 8
         if turn < 3 and tally.ids:
             return tally.ids[rest % len(tally.ids)]

@@ -110,7 +110,8 @@ class Document:
         method, path, told = route
         make = _Maker(self, text, chance, share, odd)
         filled = re.sub(r"\{[^}]+\}", lambda _: _quoted(text({"type": "string"})), path)
-        query, headers = [], []
+        query: list[tuple[str, str]] = []
+        headers: list[tuple[str, str]] = []
         for one in told.get("parameters", []):
             if one["in"] == "path" or not (one.get("required") or chance.random() < share):
                 continue

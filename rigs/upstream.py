@@ -227,8 +227,8 @@ class Rig:
             with contextlib.suppress(asyncio.CancelledError):
                 await watch
             hung.refusals_s = [await self._refused_s(session, name) for _ in range(20)]
-            for call in calls:
-                call.cancel()
+            for one_call in calls:
+                one_call.cancel()
             ended = await asyncio.gather(*calls, return_exceptions=True)
             hung.told = Counter(
                 one[0] if isinstance(one, tuple) else type(one).__name__ for one in ended
