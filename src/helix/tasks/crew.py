@@ -25,8 +25,8 @@ from helix.tasks.types import ClaimedTask, Outcome, Status, WorkerId
 __all__ = ["Attempt", "Crew", "Held"]
 
 _SHORT_S = 0.02  # attempts this short are claimed ahead …
-_AHEAD_WORTH_S = 0.03  # … as many as end in this time …
-_AHEAD_MAX = 500  # … but no more: a worker that dies takes them all for suspects
+_AHEAD_WORTH_S = 0.015  # … as many as end in this time …
+_AHEAD_MAX = 300  # … but no more: a worker that dies takes them all for suspects
 _TURN_S = 0.004  # how long one hand goes on without letting the loop do anything else
 
 
