@@ -101,7 +101,7 @@ class Rows:
     base: datetime
     count: int = ROWS
     made: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    moments: list[tuple[int, int | None]] = field(init=False)
+    moments: list[tuple[int, str]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Set the moment of each row, in ms and as text: every third lies in the month before."""
