@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -190,10 +191,30 @@ async def _bytes_of(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-def build_router(knowledge: Knowledge, identify: Callable[[Request], Awaitable[UUID]]) -> APIRouter:
+Identify = Callable[[Request], Awaitable[UUID]]
+
+
+@dataclass(frozen=True)
+class _Door:
+    """What every route needs: the documents, and whose they are."""
+
+    knowledge: Knowledge
+    identify: Identify
+
+
+def build_router(knowledge: Knowledge, identify: Identify) -> APIRouter:
     """Return the routes; `identify` tells whose knowledge a request may touch, or refuses it."""
     api = APIRouter(prefix="/api/knowledge", tags=["knowledge"])
-    User = Annotated[UUID, Depends(identify)]  # noqa: N806 - a type
+    door = _Door(knowledge, identify)
+    for add in (_add_documents, _add_search, _add_document):  # names before {document_id}
+        add(api, door)
+    return api
+
+
+def _add_documents(api: APIRouter, door: _Door) -> None:
+    """Add documents."""
+    knowledge = door.knowledge
+    User = Annotated[UUID, Depends(door.identify)]  # noqa: N806 - a type
 
     async def kept(user_id: UUID, document: NewDocument) -> dict[str, Any]:
         added = await knowledge.add(user_id=user_id, document=document)
@@ -217,6 +238,12 @@ def build_router(knowledge: Knowledge, identify: Callable[[Request], Awaitable[U
         if fallback is None:
             fallback = MediaType.PDF if content.startswith(b"%PDF-") else MediaType.TEXT
         return await kept(user_id, about.new(content, fallback, {}))
+
+
+def _add_search(api: APIRouter, door: _Door) -> None:
+    """Search, list and count them."""
+    knowledge = door.knowledge
+    User = Annotated[UUID, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.post("/search")
     async def search(body: SearchBody, user_id: User) -> dict[str, Any]:
@@ -247,6 +274,12 @@ def build_router(knowledge: Knowledge, identify: Callable[[Request], Awaitable[U
         """Count documents, chunks, vectors and characters."""
         found = await knowledge.stats(user_id=user_id)
         return {name: getattr(found, name) for name in found.__slots__}
+
+
+def _add_document(api: APIRouter, door: _Door) -> None:
+    """Show, read, change and remove one."""
+    knowledge = door.knowledge
+    User = Annotated[UUID, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.get("/{document_id}")
     async def get(document_id: UUID, user_id: User) -> dict[str, Any]:
@@ -297,5 +330,3 @@ def build_router(knowledge: Knowledge, identify: Callable[[Request], Awaitable[U
         own = DocumentId(document_id)
         await knowledge.get(user_id=user_id, document_id=own)
         return {"removed": await knowledge.remove(user_id=user_id, ids=[own])}
-
-    return api

@@ -1,6 +1,7 @@
 """The HTTP surface of memory: /api/memories, its search, its graph, its audits."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -126,6 +127,15 @@ class UseBody(_Body):
 Identify = Callable[[Request], Awaitable[UUID]]
 
 
+@dataclass(frozen=True)
+class _Door:
+    """What every route needs: the memories, whose they are, and who may erase their sources."""
+
+    memories: Memories
+    identify: Identify
+    may_erase: Identify
+
+
 def build_router(
     memories: Memories, identify: Identify, *, may_erase: Identify | None = None
 ) -> APIRouter:
@@ -133,10 +143,17 @@ def build_router(
 
     `may_erase` refuses requests that would erase conversations and may not; None: as `identify`.
     """
-    may_erase = may_erase or identify
     api = APIRouter(prefix="/api/memories", tags=["memory"])
-    User = Annotated[UUID, Depends(identify)]  # noqa: N806 - a type
-    At = Annotated[Moment | None, Query()]  # noqa: N806 - a type
+    door = _Door(memories, identify, may_erase or identify)
+    for add in (_add_memories, _add_upkeep, _add_graph, _add_memory):  # names before {memory_id}
+        add(api, door)
+    return api
+
+
+def _add_memories(api: APIRouter, door: _Door) -> None:
+    """Add, find, list and forget them."""
+    memories = door.memories
+    User = Annotated[UUID, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.post("", status_code=201)
     async def add(body: MemoryBody, user_id: User) -> dict[str, Any]:
@@ -192,10 +209,16 @@ def build_router(
         if not all:
             return {"forgotten": 0, "hint": "add ?all=true to erase every memory for good"}
         if sources:
-            await may_erase(request)
+            await door.may_erase(request)
         count, talks = await memories.forget_all(user_id=user_id, sources=sources)
         kept = ["documents"] if sources else ["conversations (add &sources=true)", "documents"]
         return {"forgotten": count, "conversations_erased": talks, "kept": kept}
+
+
+def _add_upkeep(api: APIRouter, door: _Door) -> None:
+    """Say which were used; audit them, and take that back."""
+    memories = door.memories
+    User = Annotated[UUID, Depends(door.identify)]  # noqa: N806 - a type
 
     @api.post("/uses", status_code=201)
     async def used(body: UsesBody, user_id: User) -> dict[str, Any]:
@@ -213,6 +236,13 @@ def build_router(
     async def undo(user_id: User, batch_id: UUID | None = None) -> dict[str, Any]:
         """Take an audit's changes back, the newest batch without `batch_id`."""
         return {"restored": await memories.undo(user_id=user_id, batch_id=batch_id)}
+
+
+def _add_graph(api: APIRouter, door: _Door) -> None:
+    """What the memories speak of, and how that is related."""
+    memories = door.memories
+    User = Annotated[UUID, Depends(door.identify)]  # noqa: N806 - a type
+    At = Annotated[Moment | None, Query()]  # noqa: N806 - a type
 
     @api.get("/entities")
     async def entities(
@@ -258,6 +288,12 @@ def build_router(
             found = await graph.path_between(conn, user_id=user_id, name=entity, other=to, at=at)
         return {"path": None if found is None else found.path}
 
+
+def _add_memory(api: APIRouter, door: _Door) -> None:
+    """Show, change and forget one."""
+    memories = door.memories
+    User = Annotated[UUID, Depends(door.identify)]  # noqa: N806 - a type
+
     @api.get("/{memory_id}")
     async def get(memory_id: UUID, user_id: User) -> dict[str, Any]:
         """Show a memory, and by which requests it was used."""
@@ -286,12 +322,10 @@ def build_router(
         own = MemoryId(memory_id)
         await memories.get(user_id=user_id, memory_id=own)
         if sources:
-            await may_erase(request)
+            await door.may_erase(request)
         gone = await memories.forget(user_id=user_id, ids=[own], sources=sources)
         return {
             "forgotten": gone.ids,
             "conversations_erased": gone.conversations_erased,
             "conversations_kept": gone.conversations_kept,
         }
-
-    return api
