@@ -1,13 +1,14 @@
 """Calls within a conversation: begun before, recorded once, with exactly what was added."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
-from helix.conversations import service
+from helix.conversations import service, turns
 from helix.conversations.context import ContextOptions, ContextStrategy, Recalled
 from helix.conversations.domain import Conversations, Prepared, build
 from helix.conversations.errors import ConversationNotActive
@@ -250,6 +251,79 @@ async def test_the_name_of_a_call_finds_its_conversation(caller: Caller) -> None
     assert theirs.conversation_id != worded.conversation_id
     _, same_word = await other.begin(hello, name=caller.name)
     assert same_word.conversation_id != worded.conversation_id
+
+
+class Interrupted:
+    """A connection that does something else before a statement that contains a text."""
+
+    def __init__(self, conn: Connection, text: str, otherwise: Callable[[], Awaitable[None]]):
+        self._conn, self._text, self._otherwise = conn, text, otherwise
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._conn, name)
+
+        async def call(statement: str, *values: object) -> Any:
+            if self._text in statement:
+                await self._otherwise()
+            return await method(statement, *values)
+
+        return call if name in {"fetch", "fetchrow", "fetchval", "execute"} else method
+
+
+async def begin_turn(caller: Caller, conn: Any) -> turns.Begun:
+    return await turns.begin(
+        conn,
+        request_id=IDS.next(CLOCK.now()),
+        user_id=caller.user_id,
+        name=caller.name,
+        project_id=None,
+        assembled=False,
+        session_ttl_s=60,
+    )
+
+
+async def test_who_erases_a_conversation_waits_for_a_turn_that_begins_in_it(caller: Caller) -> None:
+    _, prepared = await caller.begin([said("user", "hello")])
+    waited: list[str] = []
+
+    async def erase() -> None:
+        try:
+            async with caller.owner.transaction():
+                await caller.owner.execute("SET LOCAL lock_timeout = '50ms'")
+                await service.erase(
+                    caller.owner,
+                    conversation_id=prepared.conversation_id,
+                    user_id=caller.user_id,
+                )
+        except asyncpg.LockNotAvailableError:
+            waited.append("for the turn")
+
+    async with caller.db.transaction(Role.APP, tenant=caller.user_id) as conn:
+        begun = await begin_turn(caller, Interrupted(conn, "FROM user_sessions", erase))
+    assert begun.conversation.id == prepared.conversation_id
+    assert waited == ["for the turn"]
+
+
+async def test_a_turn_begins_though_its_conversation_was_made_and_erased_at_once(
+    caller: Caller,
+) -> None:
+    """Another call makes it before this one can, and it is erased before this one finds it."""
+    made: list[UUID] = []
+
+    async def make() -> None:
+        if not made:
+            made.append((await caller.begin([said("user", "hello")]))[1].conversation_id)
+
+    async def erase() -> None:
+        if len(made) == 1:  # once it is there
+            made.append(made[0])
+            await service.erase(caller.owner, conversation_id=made[0], user_id=caller.user_id)
+
+    async with caller.db.transaction(Role.APP, tenant=caller.user_id) as conn:
+        making: Any = Interrupted(conn, "INSERT INTO conversations", make)
+        erasing = Interrupted(making, "external_id = ", erase)
+        begun = await begin_turn(caller, erasing)
+    assert made[0] == made[1] != begun.conversation.id
 
 
 async def test_a_paused_conversation_refuses_calls_but_records_those_under_way(

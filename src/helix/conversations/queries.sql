@@ -13,10 +13,15 @@ RETURNING id, user_id, session_id, project_id, external_id, title, status, last_
 SELECT id, user_id, session_id, project_id, external_id, title, status, last_sequence, last_event_at, metadata, created_at
 FROM conversations WHERE id = :id AND (:user_id::uuid IS NULL OR user_id = :user_id);
 
--- name: conversation_by_external_id
--- Index: conversations_user_id_external_id_key. Locks: none.
+-- name: hold_conversation_by_id
+-- The same, kept from being erased until the end of the transaction. Index: conversations_pkey. Locks: that row, shared.
 SELECT id, user_id, session_id, project_id, external_id, title, status, last_sequence, last_event_at, metadata, created_at
-FROM conversations WHERE user_id = :user_id AND external_id = :external_id;
+FROM conversations WHERE id = :id AND user_id = :user_id FOR KEY SHARE;
+
+-- name: hold_conversation_by_external_id
+-- Index: conversations_user_id_external_id_key. Locks: that row, shared.
+SELECT id, user_id, session_id, project_id, external_id, title, status, last_sequence, last_event_at, metadata, created_at
+FROM conversations WHERE user_id = :user_id AND external_id = :external_id FOR KEY SHARE;
 
 -- name: lock_conversation
 -- The head, for writers: they queue up here. Index: conversations_pkey. Locks: that row.
@@ -216,10 +221,11 @@ SET sequence_number = EXCLUDED.sequence_number, cached_context = EXCLUDED.cached
     entity_count = EXCLUDED.entity_count, ttl = EXCLUDED.ttl, last_accessed_at = now()
 WHERE cache.sequence_number < EXCLUDED.sequence_number OR cache.expires_at <= now();
 
--- name: session_of_user
--- A session of the caller's own that may still be used. Index: user_sessions_pkey. Locks: none.
+-- name: hold_session_of_user
+-- A session of the caller's own that may still be used, kept from being deleted until the end of the transaction.
+-- Index: user_sessions_pkey. Locks: that row, shared.
 SELECT id FROM user_sessions
-WHERE id = :id AND user_id = :user_id AND status = 'active' AND expires_at > now();
+WHERE id = :id AND user_id = :user_id AND status = 'active' AND expires_at > now() FOR KEY SHARE;
 
 -- name: open_session
 INSERT INTO user_sessions (user_id, context, metadata, expires_at)

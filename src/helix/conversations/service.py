@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -667,9 +668,12 @@ async def erase_behind(
         response_ids=list(response_ids),
     )
     found = sorted(row["id"] for row in rows)
+    erased: list[UUID] = []
     for conversation_id in found:
-        await erase(conn, conversation_id=conversation_id, user_id=user_id)
-    return found
+        with suppress(ConversationNotFound):  # others erase it at the same time
+            await erase(conn, conversation_id=conversation_id, user_id=user_id)
+            erased.append(conversation_id)
+    return erased
 
 
 async def erase_user_content(conn: Connection, *, user_id: UUID) -> list[UUID]:
@@ -682,8 +686,9 @@ async def erase_user_content(conn: Connection, *, user_id: UUID) -> list[UUID]:
         conn, "conversations_of_user", user_id=user_id, max_count=ERASED_AT_ONCE
     ):
         for row in rows:
-            await erase(conn, conversation_id=row["id"], user_id=user_id)
-        erased.extend(row["id"] for row in rows)
+            with suppress(ConversationNotFound):  # others erase it at the same time
+                await erase(conn, conversation_id=row["id"], user_id=user_id)
+                erased.append(row["id"])
     return erased
 
 

@@ -102,13 +102,16 @@ async def begin(
     client's, which is then the conversation's external id. Names of others' conversations and
     sessions are words like any other: whether they exist is not told. The conversation has a
     session that may be used; when the old one has run out a new one is opened.
-    Raises ConversationNotActive.
+    What is found is held: whoever erases it waits for the end of the transaction, and takes the
+    turn along. Raises ConversationNotActive.
     """
-    conversation, own_session = await _named(conn, user_id=user_id, name=name)
-    if conversation is None:
-        conversation = await _made(
-            conn, user_id=user_id, name=name, project_id=project_id, session_id=own_session
-        )
+    conversation: Conversation | None = None
+    while conversation is None:  # again only when it was made and erased by others in between
+        conversation, own_session = await _named(conn, user_id=user_id, name=name)
+        if conversation is None:
+            conversation = await _made(
+                conn, user_id=user_id, name=name, project_id=project_id, session_id=own_session
+            )
     if conversation.status is not ConversationStatus.ACTIVE:
         raise ConversationNotActive(conversation.id, conversation.status.value)
     session_id = await _session(conn, conversation=conversation, ttl_s=session_ttl_s)
@@ -130,21 +133,24 @@ async def _named(
     """Return the conversation of that name, else the caller's session of that id."""
     identifier = _uuid(name)
     if identifier is not None:
-        row = await QUERIES.row(conn, "conversation_by_id", id=identifier, user_id=user_id)
+        row = await QUERIES.row(conn, "hold_conversation_by_id", id=identifier, user_id=user_id)
         if row is not None:
             return conversation_from(row), None
-    row = await QUERIES.row(conn, "conversation_by_external_id", user_id=user_id, external_id=name)
+    row = await QUERIES.row(
+        conn, "hold_conversation_by_external_id", user_id=user_id, external_id=name
+    )
     if row is not None:
         return conversation_from(row), None
     if identifier is not None:
-        own = await QUERIES.row(conn, "session_of_user", id=identifier, user_id=user_id)
+        own = await QUERIES.row(conn, "hold_session_of_user", id=identifier, user_id=user_id)
         return None, None if own is None else own["id"]
     return None, None
 
 
 async def _made(
     conn: Connection, *, user_id: UUID, name: str, project_id: UUID | None, session_id: UUID | None
-) -> Conversation:
+) -> Conversation | None:
+    """Make the conversation; None when another call made it this moment."""
     row = await QUERIES.row(
         conn,
         "create_conversation",
@@ -155,16 +161,14 @@ async def _made(
         metadata={},
         session_id=session_id,
     )
-    if row is None:  # another call made it this moment
-        row = await one(conn, "conversation_by_external_id", user_id=user_id, external_id=name)
-    return conversation_from(row)
+    return None if row is None else conversation_from(row)
 
 
 async def _session(conn: Connection, *, conversation: Conversation, ttl_s: int) -> UUID:
     user_id = conversation.user_id
     if conversation.session_id is not None:
         row = await QUERIES.row(
-            conn, "session_of_user", id=conversation.session_id, user_id=user_id
+            conn, "hold_session_of_user", id=conversation.session_id, user_id=user_id
         )
         if row is not None:
             return conversation.session_id
