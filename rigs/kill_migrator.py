@@ -94,7 +94,8 @@ async def census(url: str) -> list[tuple[str, int, int]]:
     conn = await connect(url)
     try:
         queries = [row[0] for row in await conn.fetch(_CENSUS)]
-        return [tuple(row) for row in await conn.fetch(" UNION ALL ".join(queries))]
+        # Sorted: read by several processes, the tables come in any order.
+        return sorted(tuple(row) for row in await conn.fetch(" UNION ALL ".join(queries)))
     finally:
         await conn.close()
 

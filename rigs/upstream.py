@@ -331,13 +331,13 @@ async def _half_open(rig: Rig, given: argparse.Namespace) -> tuple[list[str], li
     problems: list[str] = []
     calm: list[list[float]] = []
     async with hanging() as ports:
-        for name, port in ports.items():
-            await asyncio.to_thread(add_provider, rig.helix, name, port)
         during: dict[str, list[list[float]]] = {name: [] for name in ports}
-        for _ in range(given.rounds):
-            for name in ports:
+        for number in range(given.rounds):
+            for name, port in ports.items():
+                provider = f"{name}-{number}"  # a new one: the breaker of the last is still open
+                await asyncio.to_thread(add_provider, rig.helix, provider, port)
                 calm.append(await rig.healthy_s(given.seconds / 2))
-                hung = await rig.hang(name, given.open, given.seconds)
+                hung = await rig.hang(provider, given.open, given.seconds)
                 problems += hung.problems()
                 during[name].append(hung.healthy_s)
                 print(

@@ -22,6 +22,7 @@ import uvloop
 from helix import __version__
 from helix.accounts import KeyGate, Store, bootstrap_admin, issue_admin_key
 from helix.app import App, build
+from helix.cli.http1 import Http1
 from helix.cli.up import BACKLOG
 from helix.core.clock import Clock, SystemClock
 from helix.core.config import Settings
@@ -225,7 +226,7 @@ async def _serve(
     server = _Server(
         uvicorn.Config(
             asgi,
-            http="httptools",
+            http=Http1,
             ws="none",
             lifespan="on",
             log_config=None,

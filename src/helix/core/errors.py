@@ -2,7 +2,8 @@
 
     HelixError                 has a stable code, an HTTP status, and says what, where, what to do
     ├── BadInput         400   the caller's request cannot be read or breaks a rule
-    │   └── TooLarge     413   … because it passes a named limit
+    │   ├── TooLarge     413   … because it passes a named limit
+    │   └── HeadTooLarge 431   … because its line and headers do
     ├── Unauthenticated  401   who is calling is not known
     ├── Forbidden        403   who is calling is known and may not
     ├── NotFound         404   no such thing, or not the caller's
@@ -22,6 +23,7 @@ __all__ = [
     "BadInput",
     "Conflict",
     "Forbidden",
+    "HeadTooLarge",
     "HelixError",
     "Misuse",
     "NotFound",
@@ -68,6 +70,13 @@ class TooLarge(BadInput):
 
     code = "too_large"
     status = 413
+
+
+class HeadTooLarge(BadInput):
+    """The line and headers of a request, or its trailer, pass a limit."""
+
+    code = "head_too_large"
+    status = 431
 
 
 class Unauthenticated(HelixError):
