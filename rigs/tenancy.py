@@ -856,7 +856,7 @@ def main() -> int:
     parser.add_argument("--pool", type=int, default=20_000, help="turns over the shared pool")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop earlier")
     given = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # what Helix says of a thousand refusals
+    logging.disable(logging.WARNING)  # what Helix says of a thousand refusals
     attempts, turns = (3_000, 1_000) if given.short else (given.attempts, given.pool)
     return asyncio.run(run(attempts, turns, given.seconds))
 

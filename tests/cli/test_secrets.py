@@ -30,8 +30,9 @@ def test_keys_are_rotated_lost_and_begun_anew(
     home, key_file = used_home, tmp_path / "key"
     key_file.write_text("sk-of-acme")
     up = start(home)
-    helix("providers", "add", "acme", "--base-url", "http://127.0.0.1:9/v1", "--model", "m",
-          "--api-key-file", key_file, "--home", home)  # fmt: skip
+    added = helix("providers", "add", "acme", "--base-url", "http://127.0.0.1:9/v1", "--model", "m",
+                  "--api-key-file", key_file, "--home", home)  # fmt: skip
+    assert added.returncode == 0, added.stderr
     rotated = helix("keys", "rotate", "--home", home)
     assert (rotated.returncode, "1 rows are encrypted with" in rotated.stderr) == (0, True)
     refused = helix("secrets", "retire", "--yes", "--home", home)
@@ -63,8 +64,10 @@ def test_keys_are_rotated_lost_and_begun_anew(
     assert told["status"] == "degraded"
     assert any(p.startswith("provider_configs.value: 1 values") for p in told["problems"])
     assert helix("secrets", "check", "--home", home).returncode == 1
-    helix("providers", "key", "acme", "--api-key-file", key_file, "--home", home)
-    assert helix("secrets", "check", "--home", home).returncode == 0
+    stored = helix("providers", "key", "acme", "--api-key-file", key_file, "--home", home)
+    assert stored.returncode == 0, stored.stderr
+    checked = helix("secrets", "check", "--home", home)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "CANNOT BE READ: provider_configs.value" in up.end()[2]
 
 
