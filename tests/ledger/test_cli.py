@@ -117,7 +117,7 @@ def test_question_that_cannot_be_answered_is_refused(
     capsys: Capture, args: tuple[str, ...]
 ) -> None:
     refused = run(cli_usage.main, capsys, *args)
-    assert refused.code == (2 if "--from" in args else 1)
+    assert refused.code == (1 if "--user" in args else 2)
     assert len(refused.out.splitlines()) == 1  # the error, in one line
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 from rich.console import Console
+from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 from helix.core.config import Settings, load_settings
@@ -19,7 +20,17 @@ from helix.core.db import OUTAGES, Connection, Role, connect
 from helix.core.errors import Unavailable
 from helix.core.instance import locate
 
-__all__ = ["Home", "Json", "connected", "say", "show", "show_json", "show_table", "with_operator"]
+__all__ = [
+    "Home",
+    "Json",
+    "connected",
+    "progress",
+    "say",
+    "show",
+    "show_json",
+    "show_table",
+    "with_operator",
+]
 
 T = TypeVar("T")
 
@@ -75,6 +86,12 @@ def connected(
 def say(text: str) -> None:
     """Tell the person something; programs read stdout and do not see it."""
     print(text, file=sys.stderr)
+
+
+def progress(*columns: ProgressColumn | str) -> Progress:
+    """Return bars on stderr that vanish when all is done; nothing at all where nobody looks."""
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def show_json(record: Any) -> None:

@@ -15,11 +15,10 @@ from uuid import UUID
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from helix.accounts import Home, Json, say, show, show_json
 from helix.core.clock import SystemClock
+from helix.core.command import progress
 from helix.core.config import load_settings
 from helix.core.db import Database, Role
 from helix.core.errors import HelixError, Misuse, Unavailable
@@ -189,11 +188,11 @@ def add(
 
     async def work(knowledge: Knowledge, user_id: UUID) -> _Tally:
         tally = _Tally()
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("adding", total=len(files) + (stdin is not None))
+        with progress() as bars:
+            bar = bars.add_task("adding", total=len(files) + (stdin is not None))
             if stdin is not None:
                 await _add_one(knowledge, user_id, "-", replace(common, content=stdin), tally)
-                progress.advance(bar)
+                bars.advance(bar)
             for at in range(0, len(files), LOOKED_UP_AT_ONCE):
                 some = files[at : at + LOOKED_UP_AT_ONCE]
                 await _add_some(
@@ -202,13 +201,13 @@ def add(
                     some,
                     common=common,
                     tally=tally,
-                    advance=lambda: progress.advance(bar),
+                    advance=lambda: bars.advance(bar),
                 )
             waiting = await knowledge.count_missing(user_id=user_id)
             if embed and waiting:
-                bar = progress.add_task("embedding", total=waiting)
+                bar = bars.add_task("embedding", total=waiting)
                 tally.embedded = await knowledge.embed_missing(
-                    user_id=user_id, tell=lambda done: progress.update(bar, completed=done)
+                    user_id=user_id, tell=lambda done: bars.update(bar, completed=done)
                 )
                 waiting = await knowledge.count_missing(user_id=user_id)
             tally.waiting = waiting

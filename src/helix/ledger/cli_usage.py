@@ -13,7 +13,9 @@ from helix.core.clock import SystemClock
 from helix.core.command import Home, Json, say, show, with_operator
 from helix.core.config import Settings
 from helix.core.db import Connection
+from helix.core.errors import Misuse
 from helix.ledger.cli import read_time
+from helix.ledger.errors import UsageUnreadable
 from helix.ledger.policy import read_grouping
 from helix.ledger.routes import as_csv
 from helix.ledger.store import Store
@@ -52,7 +54,7 @@ def usage(  # noqa: PLR0917 - options, given by name
     question = UsageQuestion(
         from_time=now - timedelta(days=30) if since is None else read_time("--from", since),
         to_time=now if until is None else read_time("--to", until),
-        by=read_grouping(by),
+        by=_grouping(by),
         model=model,
         provider=provider,
         agent_id=agent,
@@ -73,3 +75,10 @@ def usage(  # noqa: PLR0917 - options, given by name
     total = sum((row["cost_usd"] for row in rows), Decimal(0))
     calls = sum(row["call_count"] for row in rows)
     say(f"{calls} calls, {total.normalize():f} USD; {time.monotonic() - started_s:.1f} s")
+
+
+def _grouping(text: str) -> tuple[str, ...]:
+    try:
+        return read_grouping(text)
+    except UsageUnreadable as exc:
+        raise Misuse(f"--by: {exc.message}") from None

@@ -13,11 +13,10 @@ from uuid import UUID
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from helix.accounts import Home, Json, say, show, show_json
 from helix.core.clock import SystemClock
+from helix.core.command import progress
 from helix.core.config import Settings, load_settings
 from helix.core.db import OUTAGES, Database, Role, connect
 from helix.core.errors import Misuse, NotFound, Unavailable
@@ -370,13 +369,13 @@ def import_lines(
 
     async def work(memories: Memories, user_id: UUID) -> tuple[int, int]:
         added = 0
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("remembering", total=len(memories_in))
+        with progress() as bars:
+            bar = bars.add_task("remembering", total=len(memories_in))
             for at in range(0, len(memories_in), IMPORT_BATCH):
                 some = memories_in[at : at + IMPORT_BATCH]
                 results = await memories.add(user_id=user_id, memories=some)
                 added += sum(1 for one in results if not one.duplicate)
-                progress.advance(bar, len(some))
+                bars.advance(bar, len(some))
         return added, await memories.embed_missing(user_id=user_id)
 
     added, embedded = _with(home, user, work, vectors=True)

@@ -2,18 +2,16 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.progress import SpinnerColumn, TextColumn
 
 from helix.core.clock import SystemClock
-from helix.core.command import Home, Json, say, show_json
+from helix.core.command import Home, Json, progress, say, show_json
 from helix.core.config import Settings, load_settings
 from helix.core.crypto import Keyring
 from helix.core.errors import Misuse, Unavailable
@@ -65,13 +63,9 @@ def doctor(
         return
     settings = load_settings(os.environ, home=home)
     codes = chosen_codes(only)
-    progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), console=Console(file=sys.stderr),
-        transient=True, disable=not sys.stderr.isatty(),
-    )  # fmt: skip
-    with progress:
-        task = progress.add_task("")
-        found = _examined(settings, codes, lambda code: progress.update(task, description=code))
+    with progress(SpinnerColumn(), TextColumn("{task.description}")) as bars:
+        task = bars.add_task("")
+        found = _examined(settings, codes, lambda code: bars.update(task, description=code))
     _show(found, as_json=as_json, details=all_)
     counts = ", ".join(
         f"{sum(one.severity is severity for one in found.findings)} {severity.value}"

@@ -8,12 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from helix import providers
 from helix.core import audit
-from helix.core.command import Home, Json, say, show
+from helix.core.command import Home, Json, progress, say, show
 from helix.core.config import Settings, load_settings
 from helix.core.crypto import id_of_key, new_key
 from helix.core.db import Connection
@@ -151,10 +149,10 @@ def rotate_command(
                 await _audit(conn, "secrets.key_added", key_id)
             elif waiting:
                 say(f"going on with the rotation to key {keyring.key_id}")
-            with Progress(console=Console(stderr=True), transient=True) as progress:
-                bar = progress.add_task("values", total=waiting)
+            with progress() as bars:
+                bar = bars.add_task("values", total=waiting)
                 done = await rotate(
-                    conn, keyring, PLACES, progress=lambda rows: progress.advance(bar, rows)
+                    conn, keyring, PLACES, progress=lambda rows: bars.advance(bar, rows)
                 )
             renew_file(path.bootstrap_key, keyring)
             await _audit(
