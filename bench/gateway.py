@@ -15,6 +15,8 @@ CPU is user and system time by /proc: of the proxying process with its children,
 all of its processes, beside. A saturated nginx handles many calls per wake-up, which no lightly
 loaded one does; CPU per call compares at equal rates: half of what Helix can, open loop. At half
 load each target's latency is compared with that of the provider called directly at the same rate.
+Where Helix's goes is told by its own metrics: how long its commits took, how many calls shared one,
+and how long the first of them had waited for the commit before.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -82,6 +85,8 @@ class Target:
     pid: int
     postgres_pid: int | None = None
     slow: bool = False
+    metrics_url: str | None = None
+    lanes: dict[str, dict[str, float]] = field(default_factory=dict)
     loads: dict[tuple[str, bool], Load] = field(default_factory=dict)
 
     def drive(self, load: str, *, stream: bool, seconds: float, how: float) -> None:
@@ -93,10 +98,23 @@ class Target:
         if load == "saturated":
             driven = saturate(request, seconds=seconds, connections=int(how))
         else:
+            before = self._recorded()
             driven = pace(request, rate=how, seconds=seconds)
+            for name, value in self._recorded().items():
+                lane = self.lanes.setdefault(_KIND[stream], {})
+                lane[name] = lane.get(name, 0.0) + value - before[name]
         cpu_after_s, postgres_after_s = self._cpu()
         spent = cpu_after_s - cpu_s, postgres_after_s - postgres_s
         self.loads.setdefault((load, stream), Load()).add(driven, *spent)
+
+    def _recorded(self) -> dict[str, float]:
+        """Return the sums and counts of the recorder's histograms; nothing of other targets."""
+        if self.metrics_url is None:
+            return {}
+        with urllib.request.urlopen(self.metrics_url, timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("helix_record_"))
+        return {name: float(value) for name, value in pairs if "_bucket" not in name}
 
     def _cpu(self) -> tuple[float, float]:
         # An embedded PostgreSQL is a child of Helix: what it spent is not counted twice.
@@ -157,6 +175,7 @@ def _helix_target(helix: Helix, provider_port: int) -> Target:
         Request(url, body_of("bench-sse/bench", QUESTION, stream=True), key),
         helix.pid,
         helix.postgres_pid,
+        metrics_url=f"{helix.url}/metrics",
     )
 
 
@@ -210,6 +229,20 @@ def _print_half(targets: list[Target], rates: dict[tuple[str, bool], float]) -> 
             )
 
 
+def _print_lanes(helix: Target) -> None:
+    print("\nHelix's commits at half load           calls each  ms each  ms the first waited")
+    for kind, told in helix.lanes.items():
+        for lane, name in (("admit", "before the provider is called"), ("settle", "at the end")):
+            of = f'{{lane="{lane}"}}'
+            commits = max(told[f"helix_record_commit_seconds_count{of}"], 1.0)
+            print(
+                f"{kind[2:]}, {name:{36 - len(kind)}}"
+                f" {told[f'helix_record_batch_rows_sum{of}'] / commits:12.1f}"
+                f" {told[f'helix_record_commit_seconds_sum{of}'] / commits * 1e3:8.2f}"
+                f" {told[f'helix_record_wait_seconds_sum{of}'] / commits * 1e3:20.2f}"
+            )
+
+
 def _measure(
     targets: list[Target], direct: Target, *, seconds: float, rounds: int, connections: int
 ) -> None:
@@ -245,6 +278,7 @@ def _measure(
                 beside.p99_ms.append(base.p99_ms[-1])
                 target.drive("half", stream=stream, seconds=seconds, how=how)
     _print_half(targets, rates)
+    _print_lanes(helix)
 
 
 def _print_ratios(targets: list[Target]) -> None:

@@ -61,6 +61,22 @@ async def test_blocking_client_works_too(stack: Stack) -> None:
     assert await asyncio.to_thread(ask) == "hello there"
 
 
+async def test_metrics_tell_how_long_recording_takes(stack: Stack) -> None:
+    for _ in range(3):
+        assert (await stack.chat()).status == 200
+    told = dict(
+        line.rsplit(" ", 1)
+        for line in (await stack.request("GET", "/metrics")).body.decode().splitlines()
+        if line.startswith("helix_record_")
+    )
+    for lane in ("admit", "settle"):
+        of = f'{{lane="{lane}"}}'
+        assert float(told[f"helix_record_batch_rows_sum{of}"]) == 3
+        for kind in ("wait", "commit"):
+            assert float(told[f"helix_record_{kind}_seconds_count{of}"]) == 3
+            assert 0 <= float(told[f"helix_record_{kind}_seconds_sum{of}"]) < 30
+
+
 @pytest.mark.parametrize("model", ["up/gpt-4", "mock/echo", "up/crlf", "up/byte-by-byte"])
 async def test_stream_arrives_in_pieces_and_is_recorded_as_it_was_told(
     stack: Stack, model: str

@@ -50,6 +50,20 @@ class Metrics:
             buckets=_ROWS,
             registry=registry,
         )
+        self._record_waits = Histogram(
+            "helix_record_wait_seconds",
+            "How long the first row of a batch waited for the commit before.",
+            ("lane",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._commits = Histogram(
+            "helix_record_commit_seconds",
+            "From sending a batch to hearing that it is committed.",
+            ("lane",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._in_flight = Gauge("helix_calls_in_flight", "Calls under way.", registry=registry)
         self._waiting = Gauge(
             "helix_record_waiting_rows", "Rows not committed yet.", registry=registry
@@ -61,7 +75,7 @@ class Metrics:
             "helix_storage_full", "1 while PostgreSQL has no room left to write.", registry=registry
         )
         self._ended: dict[tuple[str, str], Counter] = {}
-        self._lanes: dict[str, Histogram] = {}
+        self._lanes: dict[str, tuple[Histogram, ...]] = {}
         self._kinds: dict[tuple[str, str], Counter] = {}
 
     def follow(
@@ -109,12 +123,14 @@ class Metrics:
         """Count a request that was answered with an error."""
         self._refused.labels(code).inc()
 
-    def batch(self, lane: str, rows: int) -> None:
-        """Count a commit."""
-        histogram = self._lanes.get(lane)
-        if histogram is None:
-            histogram = self._lanes[lane] = self._batches.labels(lane)
-        histogram.observe(rows)
+    def batch(self, lane: str, rows: int, *, waited_s: float, commit_s: float) -> None:
+        """Count a commit, and how long it took after its first row had waited so long."""
+        told = self._lanes.get(lane)
+        if told is None:
+            kinds = (self._batches, self._record_waits, self._commits)
+            told = self._lanes[lane] = tuple(kind.labels(lane) for kind in kinds)
+        for histogram, value in zip(told, (rows, waited_s, commit_s), strict=True):
+            histogram.observe(value)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -298,7 +298,13 @@ class _Lane(Generic[Row]):
                 self._again(jobs, exc)
                 return
             self._failures, self._down_since_s = 0, None
-            self._metrics.batch(self._name, len(jobs))
+            began_s = self._wrote_at_s
+            self._metrics.batch(
+                self._name,
+                len(jobs),
+                waited_s=max(0.0, began_s - (jobs[0].give_up_at_s - self._wait_s)),
+                commit_s=self._clock.monotonic_s() - began_s,
+            )
             self._finish(jobs, results)
 
     def _arguments(self, jobs: list[_Job[Row]]) -> list[object]:
