@@ -10,7 +10,8 @@ the loop is never blocked for longer than 100 ms; the p99 of the ordinary calls 
 what it is while as many well-formed requests are made.
 
 How long the loop is blocked is the time from asking /health to its answer, less what the kernel
-says the gateway's and the asking thread waited for a processor. As controls a signal stops the
+says the gateway's and the asking thread waited for a processor. The attackers are a process of
+their own: what they are busy with is not taken for the gateway's. As controls a signal stops the
 gateway for a quarter of a second, and 150 MB are sent in requests that may be: both must be seen.
 Exit status 1 when something was not as promised.
 """
@@ -27,7 +28,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
@@ -77,11 +80,19 @@ def _chat(**fields: bytes) -> bytes:
     return b"{" + b",".join(b'"%s":%s' % (k.encode(), v) for k, v in told.items()) + b"}"
 
 
+WELL_FORMED = "well-formed requests"
+
+
 def attacks(key: str) -> dict[str, Callable[[], list[Parts]]]:
-    """Return each attack by its name: what makes the requests of one round of it."""
+    """Return each attack by its name: what makes the requests of one round of it.
+
+    WELL_FORMED is none: what the others are compared with.
+    """
     giga = 1_000_000_000
     chunk = b"%x\r\n%s\r\n" % (len(PIECE), PIECE)
+    busy = _chat(messages=b'[{"role":"user","content":"%s"}]' % (b"word " * 2_000))
     return {
+        WELL_FORMED: lambda: [_json(CHAT, key, busy)],
         "1 GB": lambda: [
             _endless(_head(path, key, f"Content-Length: {giga}"), PIECE, giga) for path in PATHS
         ],
@@ -200,50 +211,31 @@ class Seen:
     ordinary_s: list[float] = field(default_factory=list)
     blocked_s: float = 0.0
     most_bytes: int = 0
-    requests: int = 0
 
 
-class Rig:
-    """Attackers, and ordinary clients beside them."""
+class Attackers:
+    """Send the requests of one attack, so many at a time; run in a process of their own."""
 
-    def __init__(self, helix: Helix, key: str, given: argparse.Namespace) -> None:
-        self.helix = helix
-        self.key = key
-        self.given = given
+    def __init__(self, url: str, rounds: Callable[[], list[Parts]], over_s: float) -> None:
+        self._url = urlsplit(url)
+        self._rounds = rounds
+        self._over_s = over_s
+        self._queue: list[Parts] = []
+        self.statuses: Counter[int] = Counter()
 
-    async def under(self, rounds: Callable[[], list[Parts]] | None) -> Seen:
-        """Attack for a while; None: nobody attacks."""
-        seen, watch = Seen(), Watch(self.helix)
-        over_s = time.monotonic() + self.given.seconds
-        await asyncio.to_thread(watch.start)
-        working = [self._ordinary(over_s, seen) for _ in range(ORDINARY_CLIENTS)]
-        if rounds is not None:
-            queue: list[Parts] = []
-            working += [
-                self._attack(over_s, rounds, queue, seen) for _ in range(self.given.parallel)
-            ]
-        await asyncio.gather(*working)
-        await asyncio.to_thread(watch.end)
-        seen.blocked_s, seen.most_bytes = watch.blocked_s, watch.most_bytes
-        return seen
+    async def run(self, parallel: int) -> None:
+        """Attack until the time is over."""
+        await asyncio.gather(*(self._attack() for _ in range(parallel)))
 
-    async def _attack(
-        self,
-        over_s: float,
-        rounds: Callable[[], list[Parts]],
-        queue: list[Parts],
-        seen: Seen,
-    ) -> None:
-        while time.monotonic() < over_s:
-            if not queue:
-                queue.extend(rounds())
-            seen.statuses[await self._send(queue.pop())] += 1
-            seen.requests += 1
+    async def _attack(self) -> None:
+        while time.monotonic() < self._over_s:
+            if not self._queue:
+                self._queue.extend(self._rounds())
+            self.statuses[await self.send(self._queue.pop())] += 1
 
-    async def _send(self, parts: Parts) -> int:
+    async def send(self, parts: Parts) -> int:
         """Send a request as far as it is taken; return the status, 0 when there was none."""
-        parsed = urlsplit(self.helix.url)
-        reader, writer = await asyncio.open_connection(parsed.hostname, parsed.port)
+        reader, writer = await asyncio.open_connection(self._url.hostname, self._url.port)
         try:
             async with asyncio.timeout(WAIT_S):
                 answer = asyncio.create_task(reader.readline())
@@ -251,6 +243,7 @@ class Rig:
                     for part in parts:
                         writer.write(part)
                         await writer.drain()
+                        await asyncio.sleep(0)
                         if answer.done():
                             break
                 line = await answer
@@ -259,6 +252,37 @@ class Rig:
             return 0
         finally:
             writer.transport.abort()
+
+
+def _attack_as(name: str, url: str, key: str, over_s: float, parallel: int) -> Counter[int]:
+    """Be the attackers of this name; return the statuses they were told."""
+    attackers = Attackers(url, attacks(key)[name], over_s)
+    asyncio.run(attackers.run(parallel))
+    return attackers.statuses
+
+
+class Rig:
+    """Ordinary clients, and attackers beside them."""
+
+    def __init__(self, helix: Helix, key: str, given: argparse.Namespace, pool: Executor) -> None:
+        self.helix = helix
+        self.key = key
+        self.given = given
+        self._pool = pool
+
+    async def under(self, name: str) -> Seen:
+        """Attack for a while."""
+        seen, watch = Seen(), Watch(self.helix)
+        over_s = time.monotonic() + self.given.seconds
+        attacking = asyncio.get_running_loop().run_in_executor(
+            self._pool, _attack_as, name, self.helix.url, self.key, over_s, self.given.parallel
+        )
+        await asyncio.to_thread(watch.start)
+        await asyncio.gather(*(self._ordinary(over_s, seen) for _ in range(ORDINARY_CLIENTS)))
+        seen.statuses = await attacking
+        await asyncio.to_thread(watch.end)
+        seen.blocked_s, seen.most_bytes = watch.blocked_s, watch.most_bytes
+        return seen
 
     async def _ordinary(self, over_s: float, seen: Seen) -> None:
         body = {"model": "mock/echo", "messages": [{"role": "user", "content": "hello"}]}
@@ -276,18 +300,19 @@ class Rig:
     async def run(self) -> tuple[list[str], list[str]]:
         """Do every attack; return what was not as promised, and the controls not seen."""
         problems: list[str] = []
-        busy = _chat(messages=b'[{"role":"user","content":"%s"}]' % (b"word " * 2_000))
-        well_formed: Callable[[], list[Parts]] = lambda: [_json(CHAT, self.key, busy)]  # noqa: E731
-        await self.under(well_formed)
+        await self.under(WELL_FORMED)
         before = memory_bytes(self.helix.pid)
         calm: list[float] = []
-        for name, rounds in attacks(self.key).items():
-            calm.append(percentile((await self.under(well_formed)).ordinary_s, 0.99))
-            seen = await self.under(rounds)
+        for name in attacks(self.key):
+            if name == WELL_FORMED:
+                continue
+            calm.append(percentile((await self.under(WELL_FORMED)).ordinary_s, 0.99))
+            seen = await self.under(name)
             p99_s = percentile(seen.ordinary_s, 0.99)
             wrong = {s: n for s, n in seen.statuses.items() if s >= 500 and s != 503}
+            told = dict(sorted(seen.statuses.items()))
             print(
-                f"I8 {name}: {seen.requests} requests, told {dict(sorted(seen.statuses.items()))};"
+                f"I8 {name}: {seen.statuses.total()} requests, told {told};"
                 f" memory +{(seen.most_bytes - before) / 1e6:.0f} MB; loop blocked"
                 f" {seen.blocked_s * 1e3:.0f} ms; p99 {calm[-1] * 1e3:.0f} →"
                 f" {p99_s * 1e3:.0f} ms",
@@ -320,8 +345,9 @@ class Rig:
         held = b'[{"role":"user","content":%s}]' % _WORDS
         watch = Watch(self.helix)
         await asyncio.to_thread(watch.start)
+        sender = Attackers(self.helix.url, list, 0.0)
         await asyncio.gather(
-            *(self._send(_json(CHAT, self.key, _chat(messages=held))) for _ in "12345678")
+            *(sender.send(_json(CHAT, self.key, _chat(messages=held))) for _ in "12345678")
         )
         await asyncio.to_thread(watch.end)
         if watch.most_bytes - before < GROWTH_MOST_BYTES:
@@ -335,7 +361,8 @@ async def _run(given: argparse.Namespace, home: Path) -> int:
         key = await asyncio.to_thread(
             make_key, helix, "completions", "memories", "knowledge", "tasks", "usage", "models"
         )
-        return verdict(*await Rig(helix, key, given).run())
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return verdict(*await Rig(helix, key, given, pool).run())
     finally:
         helix.process.terminate()
         await asyncio.to_thread(helix.process.wait, 60)
