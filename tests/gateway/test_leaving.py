@@ -1,6 +1,7 @@
 """A client that leaves before a whole answer, and many streams over few connections."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import msgspec
@@ -15,9 +16,11 @@ STREAMS = 120
 
 
 @pytest.fixture
-def gateway_db(database_url: str) -> Database:
+async def gateway_db(database_url: str) -> AsyncIterator[Database]:
     """A database of which the gateway may hold five connections for each purpose."""
-    return Database(database_url, POOL_OF_FIVE)
+    database = Database(database_url, POOL_OF_FIVE)
+    yield database
+    await database.close()
 
 
 async def leave(stack: Stack, model: str, headers: str = "") -> None:

@@ -210,9 +210,9 @@ async def test_postgresql_keeps_what_is_not_archived_and_gives_it_when_it_can_be
         killed = await conn.fetchval(
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'"
         )
+        await conn.close()  # before the server, which ends all its sessions over that
         os.kill(killed, signal.SIGKILL)
-        await conn.close()
-        await until(lambda: answers(server.url))  # the server ends all its sessions over that
+        await until(lambda: answers(server.url))
         now = datetime.now(UTC)
         health = await backup_health(server.url, directory, now=now, settings=settings)
         assert health.archiving is not None
