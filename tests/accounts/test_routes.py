@@ -112,8 +112,13 @@ class Api:
 
 
 @pytest.fixture
-async def api(db: Database, owner: Connection) -> AsyncIterator[Api]:
-    people = accounts.build(db, load_settings({}), signing_keys=[("k", b"s" * 32)])
+def options() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+async def api(db: Database, owner: Connection, options: dict[str, Any]) -> AsyncIterator[Api]:
+    people = accounts.build(db, load_settings({}, **options), signing_keys=[("k", b"s" * 32)])
     people.start()
     app = FastAPI()
     app.include_router(accounts.router(people))
@@ -156,6 +161,21 @@ async def test_admin_registers_and_the_user_logs_in_looks_and_logs_out(api: Api)
     assert stored["request_count"] == 1
     assert (await api.call("POST", "/api/auth/logout", token)).status == 204
     assert (await api.call("GET", "/api/me", token)).json["code"] == "session_invalid"
+
+
+@pytest.mark.parametrize("options", [{"open_registration": True}])
+async def test_where_registration_is_open_anybody_makes_a_plain_account(api: Api) -> None:
+    body = {"email": "eve@example.org", "password": PASSWORD}
+    for wrong in ({"role": "admin"}, {"password": None}):
+        assert (await api.call("POST", "/api/auth/register", body=body | wrong)).status == 403
+    made = await api.call("POST", "/api/auth/register", body=body)
+    assert (made.status, made.json["role"]) == (201, "user")
+    entered = await api.call(
+        "POST", "/api/auth/login", body={"login": "eve@example.org", "password": PASSWORD}
+    )
+    assert entered.status == 200
+    again = await api.call("POST", "/api/auth/register", body=body)
+    assert again.status == 409
 
 
 async def test_stored_hash_is_bcrypt_of_cost_12_or_more(api: Api) -> None:
