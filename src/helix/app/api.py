@@ -75,9 +75,9 @@ def _let_go(exc: BaseException | None) -> None:
     """Part an exception that has been told of from the frames it passed.
 
     FastAPI's frame holds the exception it raises for a wrong body, and the body: a circle, which
-    the collector, who comes rarely, would find much later.
+    the collector, who comes rarely, would find much later. Ends where a chain comes round again.
     """
-    while exc is not None:
+    while exc is not None and exc.__traceback__ is not None:
         exc.__traceback__ = None
         exc = exc.__cause__ or exc.__context__
 
